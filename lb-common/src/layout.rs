@@ -1,0 +1,340 @@
+//! The tables between the daemon and the program: shapes, sizes and how one entry leads to the next.
+//!
+//! ```text
+//! destination address -> VIPS[set].ways -> region of SERVICES -> the service's range of SLOTS and of BACKENDS
+//! ```
+//!
+//! Everything the daemon changes while packets flow is published by one aligned store: a region word in [`VipSet`], a
+//! [`Slot`], a word of a [`BackendEntry`]. All integers are in the byte order of the host.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::limiter::Gcra;
+use crate::slot::Slot;
+use crate::wire::{Ipv4Address, Ipv6Address, Mac};
+
+/// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2), as two words of its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VipKey {
+    /// The first eight bytes.
+    pub high: u64,
+    /// The last eight bytes.
+    pub low: u64,
+}
+
+impl VipKey {
+    /// The key of an IPv4 address.
+    #[inline(always)]
+    pub const fn v4(address: Ipv4Address) -> Self {
+        Self { high: 0, low: (address.word() as u64) << 32 | 0xffff_0000 }
+    }
+
+    /// The key of an IPv6 address.
+    #[inline(always)]
+    pub const fn v6(address: Ipv6Address) -> Self {
+        let [high, low] = address.words();
+        Self { high, low }
+    }
+
+    /// The set of [`VIP_SETS`] in which this address is looked for.
+    ///
+    /// Only the operator chooses what is stored, so the hash needs no key.
+    #[inline(always)]
+    pub const fn set(self) -> u32 {
+        let mixed =
+            self.low.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.high.wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+        (mixed >> (64 - VIP_SETS.trailing_zeros())) as u32
+    }
+}
+
+/// Sets of the VIP directory: a power of two.
+pub const VIP_SETS: u32 = 4096;
+/// Addresses that one set holds.
+pub const VIP_WAYS: usize = 4;
+
+/// One set of the VIP directory. A way whose region is [`Region::NONE`] is vacant, whatever its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct VipSet {
+    /// [`VipKey::low`] of each way.
+    pub low: [u64; VIP_WAYS],
+    /// [`VipKey::high`] of each way.
+    pub high: [u64; VIP_WAYS],
+    /// Where the address's services are; written last, cleared first.
+    pub region: [Region; VIP_WAYS],
+}
+
+impl VipSet {
+    /// Where the services of `key` are, if it is the address of any.
+    #[inline(always)]
+    pub fn find(&self, key: VipKey) -> Option<Region> {
+        for way in 0..VIP_WAYS {
+            if self.low[way] == key.low && self.high[way] == key.high {
+                let region = self.region[way];
+                if region != Region::NONE {
+                    return Some(region);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// A VIP's own piece of the service table, in one word: a perfect hash of its ports.
+///
+/// Entries `base` and `base + 1` serve every port of TCP and of UDP; then come `2^bits` entries, among which a service is
+/// found at [`Region::index`]. The daemon searches a seed under which no two ports collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Region(u64);
+
+impl Region {
+    /// No region: the way is vacant.
+    pub const NONE: Self = Self(0);
+    /// Entries before the hashed ones.
+    pub const WILDCARDS: u32 = 2;
+    /// The most `bits` a region can have: every port of both protocols, with room to hash.
+    pub const MAX_BITS: u32 = 20;
+
+    const VALID: u64 = 1 << 63;
+
+    /// A region of `2^bits` hashed entries after two wildcards, beginning at `base`.
+    pub const fn new(base: u32, bits: u32, seed: u16) -> Self {
+        Self(Self::VALID | (seed as u64) << 40 | (bits as u64 & 0xff) << 32 | base as u64)
+    }
+
+    /// The word as it stands in the directory.
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    const fn base(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Entries of the region, wildcards included.
+    pub const fn entries(self) -> u32 {
+        Self::WILDCARDS + (1 << (self.0 >> 32 & 0x1f))
+    }
+
+    /// The entry where `key` stands, if the VIP has that service.
+    #[inline(always)]
+    pub const fn index(self, key: ServiceKey) -> u32 {
+        let bits = self.0 >> 32 & 0x1f;
+        let seed = (self.0 >> 40) as u16 as u32;
+        let hash = key.0.wrapping_mul((seed << 1 | 1).wrapping_mul(0x9e37_79b1));
+        self.base().wrapping_add(Self::WILDCARDS).wrapping_add(((hash as u64) << bits >> 32) as u32)
+    }
+
+    /// The entry that serves every port of the key's protocol, if the VIP has such a service.
+    #[inline(always)]
+    pub const fn wildcard(self, key: ServiceKey) -> u32 {
+        self.base().wrapping_add(key.is_udp() as u32)
+    }
+}
+
+/// Port and protocol of a service: the port in the lower half, the protocol number above it. Zero is vacant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct ServiceKey(u32);
+
+impl ServiceKey {
+    /// The key of a port of a protocol.
+    #[inline(always)]
+    pub const fn new(protocol: u8, port: u16) -> Self {
+        Self((protocol as u32) << 16 | port as u32)
+    }
+
+    /// The key of every port of this key's protocol.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any_port(self) -> Self {
+        Self(self.0 & 0xff_0000)
+    }
+
+    const fn is_udp(self) -> bool {
+        self.0 >> 16 == crate::wire::protocol::UDP as u32
+    }
+}
+
+/// A service as the program sees it: one cache line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ServiceEntry {
+    /// Which packets it takes.
+    pub key: ServiceKey,
+    /// Row of its counters, and the number under which its limiter hashes sources.
+    pub id: u32,
+    /// Its first slot.
+    pub slot_base: u32,
+    /// Its slots; 0 while no backend takes traffic.
+    pub slot_count: u32,
+    /// Row of its backend 0.
+    pub backend_base: u32,
+    /// [`LIMITED`] and [`EXACT_CLOCK`].
+    pub flags: u32,
+    /// The token bucket of each source, if [`LIMITED`].
+    pub limit: Gcra,
+    /// Zero: fills the cache line.
+    pub reserved: [u64; 3],
+}
+
+/// In [`ServiceEntry::flags`]: sources are limited.
+pub const LIMITED: u32 = 1;
+/// In [`ServiceEntry::flags`]: the limiter needs the exact clock.
+pub const EXACT_CLOCK: u32 = 2;
+
+/// A backend and the way to it: one cache line of 64-bit words that are each replaced at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BackendEntry {
+    /// MAC address of the next hop.
+    pub destination_mac: Mac,
+    /// [`USABLE`] and at most one of [`OUTER_IPV4`] and [`OUTER_IPV6`].
+    pub flags: u16,
+    /// MAC address of the interface it leaves by.
+    pub source_mac: Mac,
+    /// The most bytes of IP that fit the way there.
+    pub mtu: u16,
+    /// Interface it leaves by.
+    pub ifindex: u32,
+    /// Sum over the fixed words of the outer IPv4 header, see [`crate::deliver::outer_sum`].
+    pub outer_sum: u32,
+    /// Outer source and destination address.
+    pub outer: OuterAddresses,
+    /// Zero: fills the cache line.
+    pub reserved: u64,
+}
+
+/// The addresses of an outer header: a pair of IPv6 addresses, or of IPv4 addresses in their first words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct OuterAddresses {
+    source: [u32; 4],
+    destination: [u32; 4],
+}
+
+impl OuterAddresses {
+    /// Two IPv4 addresses.
+    pub fn v4(source: Ipv4Address, destination: Ipv4Address) -> Self {
+        let pad = |address: Ipv4Address| [bytemuck::cast(address), 0, 0, 0];
+        Self { source: pad(source), destination: pad(destination) }
+    }
+
+    /// Two IPv6 addresses.
+    pub fn v6(source: Ipv6Address, destination: Ipv6Address) -> Self {
+        Self { source: bytemuck::cast(source), destination: bytemuck::cast(destination) }
+    }
+
+    /// Source and destination as IPv4 addresses.
+    #[inline(always)]
+    pub fn ipv4(&self) -> [Ipv4Address; 2] {
+        [bytemuck::cast(self.source[0]), bytemuck::cast(self.destination[0])]
+    }
+
+    /// Source and destination as IPv6 addresses.
+    #[inline(always)]
+    pub fn ipv6(&self) -> [Ipv6Address; 2] {
+        [bytemuck::cast(self.source), bytemuck::cast(self.destination)]
+    }
+}
+
+/// In [`BackendEntry::flags`]: the next hop is known.
+pub const USABLE: u16 = 1;
+/// In [`BackendEntry::flags`]: packets get an outer IPv4 header.
+pub const OUTER_IPV4: u16 = 2;
+/// In [`BackendEntry::flags`]: packets get an outer IPv6 header.
+pub const OUTER_IPV6: u16 = 4;
+
+/// Slots of one element of the slot table: a cache line, since the kernel rounds elements up to eight bytes.
+pub const SLOTS_PER_LINE: u32 = 16;
+
+/// One element of the slot table.
+pub type SlotLine = [Slot; SLOTS_PER_LINE as usize];
+
+/// What was forwarded to a backend, per CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Forwarded {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes: IP length and Ethernet header, before encapsulation.
+    pub bytes: u64,
+    /// TCP packets that open a connection.
+    pub new_flows: u64,
+}
+
+/// What a service received and did not forward, per CPU; and what its limiter let through unchecked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Withheld {
+    /// Packets over the limit.
+    pub limited: u64,
+    /// Packets dropped for any other reason.
+    pub dropped: u64,
+    /// Packets let through because their set of buckets was full of other busy sources.
+    pub contended: u64,
+}
+
+/// Four token buckets: see [`crate::limiter`].
+pub type BucketWords = [u64; crate::limiter::WAYS];
+
+/// Interfaces that one daemon can attach to: rows of reason counters.
+pub const MAX_INTERFACES: usize = 16;
+
+/// What the daemon fixes when it loads the program: read-only data, so that the verifier sees constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Settings {
+    /// The key of the flow hash.
+    pub hash_key: crate::hash::HashKey,
+    /// Sets of token buckets.
+    pub bucket_sets: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Index of each attached interface; its place is its row of reason counters. Zero is vacant.
+    pub interfaces: [u32; MAX_INTERFACES],
+}
+
+// The verifier and mmap see these shapes: words of eight bytes, no hidden padding (`Pod` proves that), whole cache lines.
+const _: () = assert!(size_of::<VipSet>() == 96 && size_of::<ServiceEntry>() == 64);
+const _: () = assert!(size_of::<BackendEntry>() == 64 && size_of::<SlotLine>() == 64);
+const _: () = assert!(size_of::<BucketWords>() == 32 && size_of::<Settings>() == 136);
+const _: () = assert!(VIP_SETS.is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_region_contains_its_indices(base in 0u32..1 << 30, bits in 0..=Region::MAX_BITS, seed: u16, port: u16) {
+            let region = Region::new(base, bits, seed);
+            for protocol in [6, 17] {
+                let key = ServiceKey::new(protocol, port);
+                let inside = base..base + region.entries();
+                prop_assert!(inside.contains(&region.index(key)));
+                prop_assert!(inside.contains(&region.wildcard(key)));
+                prop_assert!(region.index(key) >= base + Region::WILDCARDS);
+            }
+            prop_assert_ne!(region, Region::NONE);
+        }
+    }
+
+    #[test]
+    fn a_vacant_way_is_never_found() {
+        let mut set = VipSet::zeroed();
+        let key = VipKey::v6(Ipv6Address::new([0; 16]));
+        assert_eq!(set.find(key), None);
+        set.region[2] = Region::new(0, 0, 0);
+        assert_eq!(set.find(key), Some(Region::new(0, 0, 0)));
+    }
+
+    #[test]
+    fn ipv4_is_mapped_into_ipv6() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];
+        assert_eq!(VipKey::v4(Ipv4Address::new([192, 0, 2, 1])), VipKey::v6(Ipv6Address::new(mapped)));
+    }
+}

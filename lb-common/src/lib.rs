@@ -1,0 +1,31 @@
+//! The load balancer's core: everything that decides what happens to a packet, and nothing that touches a kernel.
+//!
+//! The crate is `no_std` and free of `unsafe`. `lb-ebpf` runs it on kernel pointers and maps, the daemon and the tests run
+//! the same code on byte slices and ordinary memory. Read it in the order of a packet's way: [`packet`], [`ip`],
+//! [`transport`], [`hash`], [`limiter`], [`slot`], [`deliver`], tied together in [`pipeline`]. [`layout`] is the shape of
+//! the tables that the daemon writes and the program reads.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod checksum;
+pub mod decap;
+pub mod deliver;
+pub mod frame;
+pub mod hash;
+pub mod ip;
+pub mod layout;
+pub mod limiter;
+#[cfg(feature = "alloc")]
+pub mod maglev;
+pub mod packet;
+pub mod pipeline;
+pub mod slot;
+pub mod transport;
+pub mod verdict;
+pub mod wire;

@@ -1,0 +1,240 @@
+//! Maglev consistent hashing (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016,
+//! section 3.4), with weights.
+//!
+//! Each backend walks its own permutation of the slots, and they take turns claiming the next free one. Which slots a
+//! backend gets depends on its identity alone, not on the order in which backends are named, so balancers that know the
+//! same backends build the same table.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::slot::BackendId;
+
+/// The number of slots of a table: a prime, so that every skip walks through all slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSize(u32);
+
+impl TableSize {
+    /// The size used where none is given.
+    pub const DEFAULT: Self = Self(65_537);
+    /// The largest size.
+    pub const MAX: u32 = 5_000_011;
+
+    /// The size, or `None` if it is not a prime from 2 to [`Self::MAX`].
+    pub fn try_new(size: u32) -> Option<Self> {
+        (size <= Self::MAX && is_prime(size)).then_some(Self(size))
+    }
+
+    /// The smallest valid size that is not below `size`, if there is one.
+    pub fn at_least(size: u32) -> Option<Self> {
+        (size..=Self::MAX).find_map(Self::try_new)
+    }
+
+    /// Slots.
+    pub const fn slots(self) -> u32 {
+        self.0
+    }
+}
+
+fn is_prime(n: u32) -> bool {
+    n >= 2 && (2..=n.isqrt()).all(|d| !n.is_multiple_of(d))
+}
+
+/// A backend that asks for slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What stands in the slots that it gets.
+    pub id: BackendId,
+    /// Its share relative to the others; 0 gets nothing.
+    pub weight: u16,
+    /// Two hashes of what the backend is, such as its address and port; the same on every balancer.
+    pub identity: [u64; 2],
+}
+
+/// A candidate's place in its permutation of the slots, and how close it is to its next turn.
+struct Walker {
+    id: BackendId,
+    next: u32,
+    skip: u32,
+    weight: u32,
+    credit: u32,
+}
+
+impl Walker {
+    fn new(candidate: &Candidate, size: u32) -> Self {
+        let [offset, skip] = candidate.identity;
+        let next = (offset % u64::from(size)) as u32;
+        let skip = (skip % u64::from(size - 1)) as u32 + 1;
+        Self { id: candidate.id, next, skip, weight: u32::from(candidate.weight), credit: 0 }
+    }
+
+    /// The next slot of the permutation.
+    fn step(&mut self, size: u32) -> usize {
+        let slot = self.next;
+        self.next += self.skip;
+        if self.next >= size {
+            self.next -= size;
+        }
+        slot as usize
+    }
+
+    /// Whether this round is its turn: always for the heaviest, every n-th time for one of an n-th of that weight.
+    fn turn(&mut self, heaviest: u32) -> bool {
+        self.credit += self.weight;
+        let turn = self.credit >= heaviest;
+        if turn {
+            self.credit -= heaviest;
+        }
+        turn
+    }
+}
+
+/// The owner of each slot; empty if nobody has any weight.
+pub fn build(candidates: &[Candidate], size: TableSize) -> Vec<BackendId> {
+    let size = size.slots();
+    let mut sorted: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.weight > 0).collect();
+    sorted.sort_unstable_by_key(|candidate| candidate.identity);
+    let Some(heaviest) = sorted.iter().map(|candidate| u32::from(candidate.weight)).max() else {
+        return Vec::new();
+    };
+    let mut walkers: Vec<Walker> = sorted.into_iter().map(|candidate| Walker::new(candidate, size)).collect();
+    let mut slots = vec![None; size as usize];
+    let mut free = size;
+    while free > 0 {
+        for walker in &mut walkers {
+            if free > 0 && walker.turn(heaviest) {
+                claim(&mut slots, walker, size);
+                free -= 1;
+            }
+        }
+    }
+    slots.into_iter().flatten().collect()
+}
+
+/// Gives the walker the first slot of its permutation that is still free; there must be one.
+fn claim(slots: &mut [Option<BackendId>], walker: &mut Walker, size: u32) {
+    loop {
+        let slot = walker.step(size);
+        if slots[slot].is_none() {
+            slots[slot] = Some(walker.id);
+            return;
+        }
+    }
+}
+
+/// What a new table moves, and the least that any table with the same shares would have moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disruption {
+    /// Slots whose owner changes.
+    pub moved: usize,
+    /// Slots by which shares grow; only these have to move.
+    pub least: usize,
+}
+
+/// Compares two tables of one service. A table that was empty, or becomes empty, moves everything.
+pub fn disruption(old: &[BackendId], new: &[BackendId]) -> Disruption {
+    let common = old.len().min(new.len());
+    let resized = old.len().max(new.len()) - common;
+    let moved = old.iter().zip(new).filter(|(old, new)| old != new).count();
+    let mut growth = vec![0i64; BackendId::LIMIT];
+    old[..common].iter().for_each(|id| growth[usize::from(id.number())] -= 1);
+    new[..common].iter().for_each(|id| growth[usize::from(id.number())] += 1);
+    let least = growth.into_iter().filter(|slots| *slots > 0).sum::<i64>();
+    Disruption { moved: moved + resized, least: usize::try_from(least).unwrap_or(0) + resized }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn mix(mut n: u64) -> u64 {
+        n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ n >> 31
+    }
+
+    fn candidate(number: u16, weight: u16) -> Candidate {
+        let identity = [mix(u64::from(number)), mix(u64::from(number) << 32)];
+        Candidate { id: BackendId::try_new(number).unwrap(), weight, identity }
+    }
+
+    fn candidates(count: u16) -> Vec<Candidate> {
+        (0..count).map(|number| candidate(number, 100)).collect()
+    }
+
+    fn count(table: &[BackendId], number: u16) -> u32 {
+        table.iter().map(|id| u32::from(id.number() == number)).sum()
+    }
+
+    /// A size of which the paper says that it is at least 100 times the number of backends.
+    fn small() -> TableSize {
+        TableSize::try_new(4099).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn order_makes_no_difference(
+            weights in prop::collection::vec(0u16..200, 1..30),
+            rotation in 0usize..30,
+        ) {
+            let mut some: Vec<_> = weights.iter().zip(0..).map(|(weight, n)| candidate(n, *weight)).collect();
+            let table = build(&some, small());
+            let middle = rotation % some.len();
+            some.rotate_left(middle);
+            some.reverse();
+            prop_assert_eq!(build(&some, small()), table);
+        }
+
+        #[test]
+        fn shares_follow_weights(weights in prop::collection::vec(1u16..1000, 1..40)) {
+            let some: Vec<_> = weights.iter().zip(0..).map(|(weight, n)| candidate(n, *weight)).collect();
+            let table = build(&some, small());
+            prop_assert_eq!(table.len(), 4099);
+            let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            for candidate in &some {
+                let fair = 4099.0 * f64::from(candidate.weight) / total;
+                let share = f64::from(count(&table, candidate.id.number()));
+                // Taking turns is fair to a turn or two.
+                prop_assert!((share - fair).abs() <= 2.0, "share {share}, fair {fair}");
+            }
+        }
+
+        #[test]
+        fn removing_one_of_many_moves_little(gone in 0u16..100) {
+            let all = candidates(100);
+            let rest: Vec<_> = all.iter().filter(|c| c.id.number() != gone).copied().collect();
+            let before = build(&all, TableSize::DEFAULT);
+            let after = build(&rest, TableSize::DEFAULT);
+            let of_others = before.iter().zip(&after).filter(|(b, a)| b.number() != gone && b != a).count();
+            prop_assert!(of_others * 100 <= before.len(), "{of_others} slots of the others moved");
+            prop_assert!(disruption(&before, &after).least >= count(&before, gone) as usize);
+        }
+    }
+
+    #[test]
+    fn nobody_with_weight_gets_no_table() {
+        assert!(build(&[], TableSize::DEFAULT).is_empty());
+        assert!(build(&[candidate(0, 0)], TableSize::DEFAULT).is_empty());
+    }
+
+    #[test]
+    fn sizes_are_primes() {
+        for prime in [2, 3, 251, 16_381, 65_537, TableSize::MAX] {
+            assert_eq!(TableSize::try_new(prime).map(TableSize::slots), Some(prime));
+        }
+        for other in [0, 1, 4, 65_536, 65_535, 5_000_021] {
+            assert_eq!(TableSize::try_new(other), None);
+        }
+        assert_eq!(TableSize::at_least(65_536), Some(TableSize::DEFAULT));
+    }
+
+    #[test]
+    fn disruption_counts_both_ways() {
+        let [a, b, c] = [0, 1, 2].map(|n| BackendId::try_new(n).unwrap());
+        assert_eq!(disruption(&[a, a, b, b], &[a, b, a, c]), Disruption { moved: 3, least: 1 });
+        assert_eq!(disruption(&[], &[a, b]), Disruption { moved: 2, least: 2 });
+        assert_eq!(disruption(&[a, b], &[a, b]), Disruption::default());
+    }
+}

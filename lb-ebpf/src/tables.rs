@@ -1,0 +1,180 @@
+//! The tables of `lb_common::layout` as kernel maps.
+//!
+//! The daemon changes arrays through a mapping while the program reads them, word by word with aligned 64-bit stores. The
+//! pipeline reads each word that publishes something once, so it acts on the old value or the new one, never on a mixture.
+
+use core::arch::asm;
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
+use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use aya_ebpf::macros::btf_map;
+use lb_common::hash::{HashKey, scale};
+use lb_common::layout::{
+    BackendEntry, BucketWords, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine,
+    VIP_SETS, VipSet, Withheld,
+};
+use lb_common::limiter::{BucketSet, WAYS};
+use lb_common::pipeline::{Clock, ServiceEvent, Tables};
+use lb_common::slot::Slot;
+use lb_common::verdict::REASON_COUNTERS;
+
+/// `BPF_F_MMAPABLE` of `include/uapi/linux/bpf.h`.
+const MMAPABLE: usize = 1 << 10;
+
+// Sizes of 1 are placeholders: the daemon sets each when it loads the program.
+#[btf_map]
+static VIPS: Array<VipSet, { VIP_SETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static SERVICES: Array<ServiceEntry, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static SLOTS: Array<SlotLine, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static BACKENDS: Array<BackendEntry, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static BUCKETS: Array<BucketWords, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static FORWARDED: PerCpuArray<Forwarded, 1> = PerCpuArray::new();
+#[btf_map]
+static WITHHELD: PerCpuArray<Withheld, 1> = PerCpuArray::new();
+#[btf_map]
+static REASONS: PerCpuArray<u64, { MAX_INTERFACES * REASON_COUNTERS as usize }> = PerCpuArray::new();
+
+/// Replaced by the daemon at load.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings =
+    Settings { hash_key: HashKey::ZERO, bucket_sets: 0, reserved: 0, interfaces: [0; MAX_INTERFACES] };
+
+pub(crate) struct KernelTables;
+
+impl Tables for KernelTables {
+    type Buckets<'a> = Buckets;
+
+    #[inline(always)]
+    fn hash_key(&self) -> &HashKey {
+        &settings().hash_key
+    }
+
+    #[inline(always)]
+    fn vip_set(&self, index: u32) -> Option<&VipSet> {
+        VIPS.get(index)
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        SERVICES.get(index)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        let line = SLOTS.get(index / SLOTS_PER_LINE)?;
+        Some(line[(index % SLOTS_PER_LINE) as usize])
+    }
+
+    #[inline(always)]
+    fn backend(&self, index: u32) -> Option<&BackendEntry> {
+        BACKENDS.get(index)
+    }
+
+    #[inline(always)]
+    fn buckets(&self, hash: u64) -> Option<Buckets> {
+        BUCKETS.get_ptr_mut(scale(hash, settings().bucket_sets)).map(|words| Buckets(words.cast()))
+    }
+
+    #[inline(always)]
+    fn now(&self, clock: Clock) -> u64 {
+        match clock {
+            // SAFETY: the helper takes nothing and cannot fail.
+            Clock::Coarse => unsafe { bpf_ktime_get_coarse_ns() },
+            // SAFETY: as above.
+            Clock::Exact => unsafe { bpf_ktime_get_ns() },
+        }
+    }
+
+    #[inline(always)]
+    fn count_forwarded(&self, backend: u32, bytes: u64, opens: bool) {
+        if let Some(row) = FORWARDED.get_ptr_mut(backend) {
+            // SAFETY: the row is this CPU's own, and a program is not interrupted by itself on its CPU.
+            let row = unsafe { &mut *row };
+            row.packets += 1;
+            row.bytes += bytes;
+            row.new_flows += u64::from(opens);
+        }
+    }
+
+    #[inline(always)]
+    fn count_service(&self, service: u32, event: ServiceEvent) {
+        if let Some(row) = WITHHELD.get_ptr_mut(service) {
+            // SAFETY: as in `count_forwarded`.
+            let row = unsafe { &mut *row };
+            match event {
+                ServiceEvent::Limited => row.limited += 1,
+                ServiceEvent::Dropped => row.dropped += 1,
+                ServiceEvent::Contended => row.contended += 1,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_reason(&self, ingress: u32, counter: u32) {
+        if let Some(count) = REASONS.get_ptr_mut(row_of(ingress) * REASON_COUNTERS + counter) {
+            // SAFETY: as in `count_forwarded`.
+            unsafe { *count += 1 };
+        }
+    }
+}
+
+#[inline(always)]
+fn settings() -> &'static Settings {
+    let mut settings = addr_of!(SETTINGS);
+    // SAFETY: no instruction, it only hides the address from the optimiser, which else folds the zeros that the daemon
+    // replaces at load.
+    unsafe { asm!("/* {0} */", inout(reg) settings, options(pure, readonly, nostack, preserves_flags)) };
+    // SAFETY: still the address of a static, which is never written after the program was loaded.
+    unsafe { &*settings }
+}
+
+/// The counter row of an interface; unknown ones share the first row.
+///
+/// The verifier knows `SETTINGS` and removes what follows the first vacant place.
+#[inline(always)]
+fn row_of(ingress: u32) -> u32 {
+    let interfaces = &settings().interfaces;
+    for (row, &interface) in interfaces.iter().enumerate().skip(1) {
+        if interface == 0 {
+            break;
+        }
+        if interface == ingress {
+            return row as u32;
+        }
+    }
+    0
+}
+
+/// The words of one set of buckets, changed by all CPUs.
+pub(crate) struct Buckets(*mut u64);
+
+impl Buckets {
+    #[inline(always)]
+    fn way(&self, way: usize) -> *mut u64 {
+        self.0.wrapping_add(way % WAYS)
+    }
+}
+
+impl BucketSet for Buckets {
+    #[inline(always)]
+    fn load(&self, way: usize) -> u64 {
+        // SAFETY: the set has `WAYS` words and lives as long as the map. The load is aligned and of one machine word, so
+        // it sees no half of another CPU's store.
+        unsafe { read_volatile(self.way(way)) }
+    }
+
+    #[inline(always)]
+    fn exchange(&self, way: usize, old: u64, new: u64) -> bool {
+        const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
+        // SAFETY: as in `load`; every other writer uses compare-and-swap too.
+        let (_, same) = unsafe { atomic_cxchg::<u64, ORDER, ORDER>(self.way(way), old, new) };
+        same
+    }
+}

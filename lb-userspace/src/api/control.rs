@@ -1,0 +1,30 @@
+//! What API and metrics ask of the controller.
+
+use std::future::Future;
+
+use crate::controller::{Change, ChangeError, ControllerGone, Handle};
+use crate::view::{Applied, BackendView, Status};
+
+/// The controller as its users see it; tests put a double in its place.
+pub trait Control: Clone + Send + Sync + 'static {
+    /// The daemon as a whole.
+    fn status(&self) -> impl Future<Output = Result<Status, ControllerGone>> + Send;
+    /// The backends of one service.
+    fn backends(&self, service: &str) -> impl Future<Output = Result<Vec<BackendView>, ChangeError>> + Send;
+    /// Applies a change whole, or refuses it whole.
+    fn change(&self, change: Change) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
+}
+
+impl Control for Handle {
+    async fn status(&self) -> Result<Status, ControllerGone> {
+        Self::status(self).await
+    }
+
+    async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {
+        Self::backends(self, service).await
+    }
+
+    async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
+        Self::change(self, change).await
+    }
+}

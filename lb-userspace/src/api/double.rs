@@ -1,0 +1,92 @@
+//! A double in the controller's place, behind the real API on a real socket.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{Control, bind, serve};
+use crate::controller::{Change, ChangeError, ControllerGone};
+use crate::view::{Applied, BackendView, Status};
+
+/// Knows the service `web` without backends, refuses to drain, and remembers what it was asked.
+#[derive(Clone, Default)]
+pub(crate) struct Double {
+    pub(crate) changes: Arc<Mutex<Vec<Change>>>,
+}
+
+fn check_service(service: &str) -> Result<(), ChangeError> {
+    if service == "web" {
+        Ok(())
+    } else {
+        Err(ChangeError::NotFound(format!("there is no service {service:?}")))
+    }
+}
+
+impl Control for Double {
+    async fn status(&self) -> Result<Status, ControllerGone> {
+        Ok(Status {
+            version: "0.1.0".to_owned(),
+            uptime_seconds: 1,
+            generation: 1,
+            interfaces: Vec::new(),
+            services: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {
+        check_service(service).map(|()| Vec::new())
+    }
+
+    async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
+        let (Change::AddBackend { service, .. }
+        | Change::RemoveBackend { service, .. }
+        | Change::DrainBackend { service, .. }) = &change;
+        check_service(service)?;
+        if matches!(change, Change::DrainBackend { .. }) {
+            return Err(ChangeError::Refused("10.0.1.1:80 drains already".to_owned()));
+        }
+        self.changes.lock().unwrap().push(change);
+        Ok(Applied {
+            generation: 2,
+            summary: "done".to_owned(),
+            slots_moved: 1,
+            slots_least: 1,
+            slots_total: 3,
+        })
+    }
+}
+
+/// A daemon of nothing but an API.
+pub(crate) struct Daemon {
+    folder: TempDir,
+    pub(crate) double: Double,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = bind(&folder.path().join("lb.sock")).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let double = Double::default();
+        let shutdown = async { drop(stopped.await) };
+        let served = tokio::spawn(serve(socket, double.clone(), shutdown));
+        Self { folder, double, stop, served }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("lb.sock")
+    }
+
+    /// Stops as on SIGTERM; the folder lives on for a look at what is left.
+    pub(crate) async fn stop(self) -> TempDir {
+        let _ = self.stop.send(());
+        self.served.await.unwrap();
+        self.folder
+    }
+}

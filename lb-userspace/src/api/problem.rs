@@ -1,0 +1,87 @@
+//! Answers that are no success, as `application/problem+json` (RFC 9457), also for requests no handler has
+//! seen.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+
+use crate::controller::{ChangeError, ControllerGone};
+use crate::view::Problem;
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Problem").to_owned();
+        Self { title, status: status.as_u16(), detail: detail.into() }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, [(CONTENT_TYPE, "application/problem+json")], Json(self)).into_response()
+    }
+}
+
+impl From<ControllerGone> for Problem {
+    fn from(error: ControllerGone) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let status = match error {
+            ChangeError::NotFound(_) => StatusCode::NOT_FOUND,
+            ChangeError::Refused(_) => StatusCode::CONFLICT,
+            ChangeError::Gone => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+/// A JSON body. What is malformed is a 400, whether its syntax or its fields: the caller mends both the same
+/// way.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = Json::from_request(request, state).await;
+        body.map(|Json(value)| Self(value)).map_err(|rejection: JsonRejection| match rejection.status() {
+            StatusCode::UNPROCESSABLE_ENTITY => Problem::bad_request(rejection.body_text()),
+            status => Problem::new(status, rejection.body_text()),
+        })
+    }
+}
+
+/// The parameters of a path.
+pub(super) struct Place<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Place<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(value)| Self(value))
+            .map_err(|rejection: PathRejection| Problem::new(rejection.status(), rejection.body_text()))
+    }
+}
+
+pub(super) async fn unknown_path(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}; start at /v1/status", uri.path()))
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}; see the allow header of this answer", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}

@@ -1,0 +1,124 @@
+//! The API as its own client sees it.
+
+use axum::body::Body as RawBody;
+use http_body_util::BodyExt as _;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+
+use super::double::Daemon;
+use super::*;
+use crate::client::{Client, ClientError};
+use crate::model::Weight;
+
+fn client(daemon: &Daemon) -> Client {
+    Client::new(daemon.socket())
+}
+
+async fn send(daemon: &Daemon, request: Request<RawBody>) -> (StatusCode, String, Problem) {
+    let stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.unwrap();
+    let (status, kind) = (response.status(), response.headers()["content-type"].to_str().unwrap().to_owned());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, kind, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn a_change_travels_from_the_client_to_the_controller() {
+    let daemon = Daemon::start();
+    let client = client(&daemon);
+    assert_eq!(client.status().await.unwrap().version, "0.1.0");
+    assert!(client.services().await.unwrap().is_empty());
+    assert!(client.backends("web").await.unwrap().is_empty());
+    let new = AddBackend { address: "[2001:db8::1]:80".to_owned(), weight: Weight(7) };
+    assert_eq!(client.add_backend("web", &new).await.unwrap().generation, 2);
+    let endpoint: Endpoint = "10.0.1.1:*".parse().unwrap();
+    client.remove_backend("web", endpoint).await.unwrap();
+    let changes = std::mem::take(&mut *daemon.double.changes.lock().unwrap());
+    let [Change::AddBackend { backend, .. }, Change::RemoveBackend { endpoint: removed, .. }] = &changes[..]
+    else {
+        panic!("{} changes", changes.len());
+    };
+    assert_eq!((backend.endpoint.to_string(), backend.weight), (new.address, Weight(7)));
+    assert_eq!(*removed, endpoint);
+}
+
+#[tokio::test]
+async fn refusals_keep_their_kind_and_their_sentence() {
+    let daemon = Daemon::start();
+    let problem = |error| match error {
+        ClientError::Problem(problem) => (problem.status, problem.detail),
+        other => panic!("{other}"),
+    };
+    let client = client(&daemon);
+    let not_found = client.backends("a/b").await.unwrap_err();
+    assert_eq!(problem(not_found), (404, "there is no service \"a/b\"".to_owned()));
+    let refused = client.drain_backend("web", "10.0.1.1:80".parse().unwrap()).await.unwrap_err();
+    assert_eq!(problem(refused), (409, "10.0.1.1:80 drains already".to_owned()));
+    let new = AddBackend { address: "10.0.1.300:80".to_owned(), weight: Weight(7) };
+    let malformed = problem(client.add_backend("web", &new).await.unwrap_err());
+    assert_eq!(malformed.0, 400);
+    assert!(
+        malformed.1.starts_with("backend address \"10.0.1.300:80\": 300 is not a byte"),
+        "{}",
+        malformed.1
+    );
+}
+
+#[tokio::test]
+async fn requests_that_no_handler_sees_are_problems_too() {
+    let daemon = Daemon::start();
+    let backends = "/v1/services/web/backends";
+    let valid = "{\"address\":\"10.0.1.1:80\"}";
+    let large = format!("{{\"address\":\"{}\"}}", "1".repeat(BODY_LIMIT));
+    let json = "application/json";
+    let cases = [
+        ("GET", "/v2", json, "", 404, "there is nothing at /v2; start at /v1/status"),
+        (
+            "PUT",
+            "/v1/status",
+            json,
+            "",
+            405,
+            "/v1/status does not take PUT; see the allow header of this answer",
+        ),
+        ("POST", backends, json, "{", 400, "Failed to parse the request body as JSON"),
+        ("POST", backends, json, "{}", 400, "missing field `address`"),
+        ("POST", backends, json, "{\"address\":\"a\",\"x\":1}", 400, "unknown field `x`"),
+        ("POST", backends, json, "{\"address\":\"10.0.1.1:80\",\"weight\":65536}", 400, "expected u16"),
+        ("POST", backends, "text/plain", valid, 415, "application/json"),
+        ("POST", backends, json, &large, 413, "length limit exceeded"),
+        ("GET", "/v1/services/%ff/backends", json, "", 400, "UTF-8"),
+        ("DELETE", "/v1/services/web/backends/x", json, "", 400, "backend address \"x\": there is no port"),
+    ];
+    for (method, path, kind, body, status, words) in cases {
+        let request =
+            Request::builder().method(method).uri(path).header("host", "lb").header("content-type", kind);
+        let (code, kind, problem) =
+            send(&daemon, request.body(RawBody::from(body.to_owned())).unwrap()).await;
+        assert_eq!((code.as_u16(), problem.status), (status, status), "{method} {path}");
+        assert_eq!(kind, "application/problem+json", "{method} {path}");
+        assert!(problem.detail.contains(words), "{method} {path}: {}", problem.detail);
+    }
+}
+
+#[tokio::test]
+async fn stopping_removes_the_socket() {
+    let daemon = Daemon::start();
+    client(&daemon).status().await.unwrap();
+    let folder = daemon.stop().await;
+    assert!(!folder.path().join("lb.sock").exists());
+}
+
+#[tokio::test]
+async fn a_client_that_never_ends_its_request_does_not_keep_the_daemon() {
+    let daemon = Daemon::start();
+    let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    stream.write_all(b"POST /v1/services/web/backends HTTP/1.1\r\ncontent-length: 9\r\n").await.unwrap();
+    // Answers are in order of arrival: after this one the server has seen the other connection.
+    client(&daemon).status().await.unwrap();
+    tokio::time::timeout(3 * GRACE, daemon.stop()).await.unwrap();
+}

@@ -1,0 +1,140 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::model::Weight;
+
+/// A layer-4 load balancer that forwards in XDP.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lb",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  lb config check lb.toml\n  lb run --config lb.toml\n  lb status\n  lb \
+        backend drain web 10.0.1.2:80\n\nExit codes:\n  0 ok   1 a negative answer   2 usage   3 daemon \
+        unreachable   4 refused   5 not found"
+)]
+pub struct Args {
+    /// The daemon's socket; for `run` it takes precedence over the file's [default: /run/lb/lb.sock]
+    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Tables for people or JSON for programs
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The form of what stands on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attach to the interfaces and balance until SIGTERM or SIGINT
+    #[command(after_help = "Example:\n  lb run --config lb.toml\n\nLB_LOG sets what is logged, such as \
+                            LB_LOG=debug or LB_LOG=lb_userspace::health=debug,info.")]
+    Run {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Work on configuration files
+    #[command(subcommand, after_help = "Example:\n  lb config check lb.toml")]
+    Config(ConfigCommand),
+    /// Show how the daemon is
+    #[command(after_help = "Examples:\n  lb status\n  lb status -o json | jq .warnings")]
+    Status,
+    /// Show services
+    #[command(subcommand, after_help = "Example:\n  lb service list")]
+    Service(ServiceCommand),
+    /// Show and change the backends of a service
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  lb backend list web\n  lb backend add web 10.0.1.9:80 --weight 50"
+    )]
+    Backend(BackendCommand),
+}
+
+/// Work on configuration files.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a file; needs neither root nor a daemon
+    #[command(after_help = "Example:\n  lb config check lb.toml && systemctl restart lb")]
+    Check {
+        /// The configuration file
+        file: PathBuf,
+    },
+}
+
+/// Show services.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// List all services
+    #[command(after_help = "Examples:\n  lb service list\n  lb service list -o json | jq '.[].name'")]
+    List,
+}
+
+/// Show and change the backends of a service.
+#[derive(Debug, Subcommand)]
+pub enum BackendCommand {
+    /// List the backends of a service
+    #[command(after_help = "Example:\n  lb backend list web")]
+    List {
+        /// The service's name
+        service: String,
+    },
+    /// Add a backend, until the daemon restarts
+    #[command(
+        after_help = "Examples:\n  lb backend add web 10.0.1.9:80\n  lb backend add web '[2001:db8::9]:80' \
+                            --weight 50"
+    )]
+    Add {
+        /// Which backend.
+        #[command(flatten)]
+        backend: BackendArgs,
+        /// Its share relative to its siblings; 0 takes no new flows
+        #[arg(long, value_parser = parse_weight, default_value = "100", value_name = "0..65535")]
+        weight: Weight,
+    },
+    /// Remove a backend at once, until the daemon restarts
+    #[command(
+        after_help = "Example:\n  lb backend drain web 10.0.1.9:80 && sleep 60 && lb backend remove web \
+                            10.0.1.9:80"
+    )]
+    Remove {
+        /// Which backend.
+        #[command(flatten)]
+        backend: BackendArgs,
+    },
+    /// Send a backend no new traffic
+    #[command(after_help = "Example:\n  lb backend drain web 10.0.1.9:80")]
+    Drain {
+        /// Which backend.
+        #[command(flatten)]
+        backend: BackendArgs,
+    },
+}
+
+/// A backend of a service.
+#[derive(Debug, ClapArgs)]
+pub struct BackendArgs {
+    /// The service's name
+    pub service: String,
+    /// The backend's ADDRESS:PORT, with * for every port
+    // A text: a wrong address is refused in the words of the configuration, not as a mistake in usage.
+    pub address: String,
+}
+
+fn parse_weight(text: &str) -> Result<Weight, String> {
+    text.parse().map(Weight).map_err(|_| "expected a number from 0 to 65535".to_owned())
+}

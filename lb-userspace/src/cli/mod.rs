@@ -1,0 +1,241 @@
+//! The command `lb`: arguments in, data on stdout, sentences on stderr, an exit code that scripts can trust.
+
+mod args;
+mod screens;
+mod units;
+
+use std::error::Error;
+use std::future::Future;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use serde::Serialize;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+pub use self::args::{Args, BackendArgs, BackendCommand, Command, ConfigCommand, Output, ServiceCommand};
+
+use crate::client::{Client, ClientError};
+use crate::config::{self, DEFAULT_SOCKET};
+use crate::daemon;
+use crate::model::Endpoint;
+use crate::view::{AddBackend, Applied};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// As wished.
+    Ok = 0,
+    /// The answer is no: a check failed, the daemon could not start.
+    Negative = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// The daemon does not answer.
+    Unreachable = 3,
+    /// What was asked is invalid or conflicts with what is.
+    Refused = 4,
+    /// What was asked about does not exist.
+    NotFound = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Runs the process's command line.
+pub fn main() -> ExitCode {
+    // The streams are not locked: the daemon's log goes to the same stderr from other threads.
+    run(Args::parse(), &mut io::stdout(), &mut io::stderr()).into()
+}
+
+/// Runs one command line with its data on `out` and its complaints on `err`.
+pub fn run(args: Args, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+    let mut screen = Screen { out, output: args.output };
+    let Err(failure) = execute(args.command, args.socket, &mut screen) else { return Exit::Ok };
+    if !failure.message.is_empty() {
+        // There is nobody left to tell that stderr is gone.
+        drop(writeln!(err, "{}", failure.message));
+    }
+    failure.exit
+}
+
+fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Run { config } => run_daemon(&config, socket),
+        Command::Config(ConfigCommand::Check { file }) => check(&file, screen),
+        Command::Status => {
+            let status = block_on(client(socket).status())??;
+            screen.show(&status, screens::status)
+        }
+        Command::Service(ServiceCommand::List) => {
+            let services = block_on(client(socket).services())??;
+            screen.show(&services, |services| screens::services(services))
+        }
+        Command::Backend(command) => backend(&command, &client(socket), screen),
+    }
+}
+
+fn backend(command: &BackendCommand, client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let applied: Applied = match command {
+        BackendCommand::List { service } => {
+            let backends = block_on(client.backends(service))??;
+            return screen.show(&backends, |backends| screens::backends(backends));
+        }
+        BackendCommand::Add { backend, weight } => {
+            let new = AddBackend { address: endpoint(backend)?.to_string(), weight: *weight };
+            block_on(client.add_backend(&backend.service, &new))??
+        }
+        BackendCommand::Remove { backend } => {
+            block_on(client.remove_backend(&backend.service, endpoint(backend)?))??
+        }
+        BackendCommand::Drain { backend } => {
+            block_on(client.drain_backend(&backend.service, endpoint(backend)?))??
+        }
+    };
+    screen.show(&applied, screens::applied)
+}
+
+fn client(socket: Option<PathBuf>) -> Client {
+    Client::new(socket.unwrap_or_else(|| DEFAULT_SOCKET.into()))
+}
+
+fn endpoint(backend: &BackendArgs) -> Result<Endpoint, Failure> {
+    let parsed = backend.address.parse();
+    parsed.map_err(|error| Failure::new(Exit::Refused, format!("backend address {error}")))
+}
+
+/// What `lb config check -o json` says of a good file.
+#[derive(Serialize)]
+struct Checked<'c> {
+    file: &'c Path,
+    interfaces: &'c [String],
+    services: usize,
+    backends: usize,
+}
+
+fn check(file: &Path, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let config =
+        config::load(file).map_err(|error| Failure { exit: Exit::Negative, message: error.to_string() })?;
+    let checked = Checked {
+        file,
+        interfaces: &config.daemon.interfaces,
+        services: config.services.len(),
+        backends: config.services.iter().map(|service| service.backends.len()).sum(),
+    };
+    screen.show(&checked, |_| screens::checked(&file.display().to_string(), &config))
+}
+
+fn run_daemon(file: &Path, socket: Option<PathBuf>) -> Result<(), Failure> {
+    let mut config =
+        config::load(file).map_err(|error| Failure { exit: Exit::Refused, message: error.to_string() })?;
+    if let Some(socket) = socket {
+        config.daemon.socket = socket;
+    }
+    start_log()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::runtime(&error))?;
+    runtime.block_on(daemon::run(config)).map_err(|error| Failure::new(Exit::Negative, with_sources(&error)))
+}
+
+fn start_log() -> Result<(), Failure> {
+    let filter = EnvFilter::builder().with_env_var("LB_LOG").with_default_directive(LevelFilter::INFO.into());
+    let filter = filter.from_env().map_err(|error| Failure::new(Exit::Usage, format!("LB_LOG: {error}")))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    log.with_ansi(io::stderr().is_terminal()).with_target(false).init();
+    Ok(())
+}
+
+/// One thread suffices for one call.
+fn block_on<T>(call: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::runtime(&error))?;
+    Ok(runtime.block_on(call))
+}
+
+/// An error and its sources in one line; a source that is part of the sentence already is not repeated.
+fn with_sources(error: &dyn Error) -> String {
+    let mut sentence = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !sentence.contains(&text) {
+            sentence = format!("{sentence}: {text}");
+        }
+        source = error.source();
+    }
+    sentence
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    /// What stderr gets; nothing if empty.
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, sentence: impl Into<String>) -> Self {
+        Self { exit, message: format!("lb: {}", sentence.into()) }
+    }
+
+    fn runtime(error: &io::Error) -> Self {
+        Self::new(Exit::Negative, format!("cannot start the runtime: {error}"))
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::Problem(problem) => match problem.status {
+                404 => Exit::NotFound,
+                400..500 => Exit::Refused,
+                _ => Exit::Unreachable,
+            },
+            ClientError::Unreachable { .. } | ClientError::Silent { .. } | ClientError::Protocol { .. } => {
+                Exit::Unreachable
+            }
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// Of writing to stdout. A reader that has seen enough, such as `head`, is no failure.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self { exit: Exit::Ok, message: String::new() },
+            _ => Self::new(Exit::Negative, format!("cannot write the answer: {error}")),
+        }
+    }
+}
+
+/// Where data goes, and in which form.
+struct Screen<'o> {
+    out: &'o mut dyn Write,
+    output: Output,
+}
+
+impl Screen<'_> {
+    fn show<T: Serialize>(&mut self, value: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        let text = match self.output {
+            Output::Table => table(value),
+            Output::Json => serde_json::to_string_pretty(value).map_err(io::Error::from)? + "\n",
+        };
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! What people see: views as lines and tables.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::units::{count, duration, percent, plural, share};
+use crate::config::Config;
+use crate::model::AdminState;
+use crate::view::{Applied, BackendView, HealthState, InterfaceView, ReasonCount, ServiceView, Status};
+
+/// The daemon at a glance.
+pub(super) fn status(status: &Status) -> String {
+    let state =
+        if status.warnings.is_empty() { "well".to_owned() } else { plural(status.warnings.len(), "warning") };
+    let interfaces: Vec<String> =
+        status.interfaces.iter().map(|one| format!("{} {}", one.name, one.mode)).collect();
+    let uptime = duration(status.uptime_seconds);
+    let lines = [
+        format!("lb {}  up {uptime}  generation {}  {state}", status.version, status.generation),
+        format!("XDP       {}", interfaces.join("  ")),
+        format!("SERVICES  {}", services_line(&status.services)),
+        format!("PACKETS   {}", packets_line(&status.services)),
+        format!("PASSES    {}", reasons_line(&status.interfaces, |one| &one.passes)),
+        format!("DROPS     {}", reasons_line(&status.interfaces, |one| &one.drops)),
+    ];
+    let warnings = status.warnings.iter().map(|warning| format!("! {warning}"));
+    let lines: Vec<String> = lines.into_iter().chain(warnings).collect();
+    lines.join("\n") + "\n"
+}
+
+fn services_line(services: &[ServiceView]) -> String {
+    let (well, degraded): (Vec<_>, Vec<_>) =
+        services.iter().partition(|service| service.backends_serving > 0 && !lacks_backends(service));
+    let serving: usize = services.iter().map(|service| service.backends_serving).sum();
+    let total: usize = services.iter().map(|service| service.backends_total).sum();
+    format!("{} well  {} degraded     BACKENDS {serving} of {total} serving", well.len(), degraded.len())
+}
+
+fn lacks_backends(service: &ServiceView) -> bool {
+    service.backends_serving < service.backends_total
+}
+
+fn packets_line(services: &[ServiceView]) -> String {
+    let sum = |field: fn(&ServiceView) -> u64| count(services.iter().map(field).sum());
+    let (received, limited) = (sum(|service| service.packets), sum(|service| service.limited));
+    format!("{received} for services  {limited} limited  {} new flows", sum(|service| service.new_flows))
+}
+
+fn reasons_line(interfaces: &[InterfaceView], counts: fn(&InterfaceView) -> &[ReasonCount]) -> String {
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for reason in interfaces.iter().flat_map(counts) {
+        *sums.entry(&reason.reason).or_default() += reason.packets;
+    }
+    if sums.is_empty() {
+        return "none".to_owned();
+    }
+    let mut sums: Vec<(&str, u64)> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
+    let words: Vec<String> =
+        sums.iter().map(|(reason, packets)| format!("{reason} {}", count(*packets))).collect();
+    words.join("  ")
+}
+
+/// All services, a line each.
+pub(super) fn services(services: &[ServiceView]) -> String {
+    let header = [
+        "SERVICE",
+        "VIP",
+        "PROTOCOL",
+        "MODE",
+        "BACKENDS",
+        "PACKETS",
+        "BYTES",
+        "NEW FLOWS",
+        "LIMITED",
+        "LIMIT",
+    ];
+    let rows = services.iter().map(|service| {
+        [
+            service.name.clone(),
+            service.vip.clone(),
+            service.protocol.to_string(),
+            service.mode.to_string(),
+            format!("{}/{}", service.backends_serving, service.backends_total),
+            count(service.packets),
+            count(service.bytes),
+            count(service.new_flows),
+            count(service.limited),
+            service.limit.clone().unwrap_or_else(|| "none".to_owned()),
+        ]
+    });
+    table(header, &[4, 5, 6, 7, 8], rows)
+}
+
+/// The backends of a service, a line each.
+pub(super) fn backends(backends: &[BackendView]) -> String {
+    let header = [
+        "BACKEND",
+        "STATE",
+        "HEALTH",
+        "WEIGHT",
+        "SHARE",
+        "PACKETS",
+        "BYTES",
+        "SINCE",
+        "NEXT HOP",
+        "LAST CHECK",
+    ];
+    let rows = backends.iter().map(|backend| {
+        [
+            backend.address.clone(),
+            state(backend.state).to_owned(),
+            health(backend.health).to_owned(),
+            weight(backend),
+            percent(backend.share),
+            count(backend.packets),
+            count(backend.bytes),
+            backend.since_seconds.map_or_else(|| "-".to_owned(), duration),
+            backend.next_hop.clone(),
+            if backend.last_check.is_empty() { "-".to_owned() } else { backend.last_check.clone() },
+        ]
+    });
+    table(header, &[3, 4, 5, 6], rows)
+}
+
+fn state(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain",
+    }
+}
+
+fn health(health: HealthState) -> &'static str {
+    match health {
+        HealthState::Unchecked => "unchecked",
+        HealthState::Up => "up",
+        HealthState::Down => "down",
+    }
+}
+
+/// The configured weight; what does not take new traffic now shows that it weighs nothing: `0/100`.
+fn weight(backend: &BackendView) -> String {
+    let serves =
+        backend.state == AdminState::Ready && backend.health != HealthState::Down && backend.reachable;
+    if serves { backend.weight.0.to_string() } else { format!("0/{}", backend.weight.0) }
+}
+
+/// What a change did.
+pub(super) fn applied(applied: &Applied) -> String {
+    let Applied { generation, slots_moved, slots_least, slots_total, .. } = applied;
+    let summary = applied.summary.trim_end_matches('.');
+    if *slots_total == 0 {
+        return format!("{summary} (generation {generation})\n");
+    }
+    let (moved, least) = (share(*slots_moved, *slots_total), share(*slots_least, *slots_total));
+    format!(
+        "{summary} (generation {generation}): {moved} of {slots_total} slots moved, the least possible is \
+         {least}\n"
+    )
+}
+
+/// A configuration without mistakes.
+pub(super) fn checked(file: &str, config: &Config) -> String {
+    let backends = config.services.iter().map(|service| service.backends.len()).sum();
+    let (services, backends) = (plural(config.services.len(), "service"), plural(backends, "backend"));
+    format!("{file}: ok: {services}, {backends} on {}\n", config.daemon.interfaces.join(", "))
+}
+
+/// Columns without lines, numbers to the right.
+fn table<const N: usize>(
+    header: [&str; N],
+    numbers: &[usize],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if numbers.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

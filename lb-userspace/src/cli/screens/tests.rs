@@ -1,0 +1,132 @@
+use super::*;
+use crate::model::{ForwardMode, Protocol, Weight};
+
+fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
+    ServiceView {
+        name: name.to_owned(),
+        vip: "192.0.2.10:80".to_owned(),
+        protocol: Protocol::Tcp,
+        mode: ForwardMode::DsrL2,
+        limit: None,
+        table_size: 65_537,
+        backends_serving: serving,
+        backends_total: 3,
+        packets,
+        bytes: packets * 64,
+        new_flows: packets / 10,
+        limited: packets / 100,
+        contended: 0,
+    }
+}
+
+fn backend(address: &str, state: AdminState, health: HealthState) -> BackendView {
+    BackendView {
+        address: address.to_owned(),
+        state,
+        health,
+        weight: Weight(100),
+        share: 1.0 / 3.0,
+        next_hop: "eth0 (02:00:00:00:00:01)".to_owned(),
+        reachable: true,
+        packets: 92_100,
+        bytes: 12_345_678,
+        since_seconds: Some(240),
+        last_check: "connected in 0.4 ms".to_owned(),
+    }
+}
+
+fn interface(name: &str, drops: &[(&str, u64)]) -> InterfaceView {
+    let count = |(reason, packets): &(&str, u64)| ReasonCount {
+        reason: (*reason).to_owned(),
+        meaning: String::new(),
+        packets: *packets,
+    };
+    InterfaceView {
+        name: name.to_owned(),
+        mode: "native".to_owned(),
+        passes: Vec::new(),
+        drops: drops.iter().map(count).collect(),
+    }
+}
+
+#[test]
+fn status_shows_what_is_well_and_what_is_not() {
+    let view = Status {
+        version: "0.1.0".to_owned(),
+        uptime_seconds: 273_600,
+        generation: 42,
+        interfaces: vec![
+            interface("eth0", &[("truncated", 3), ("limited", 900)]),
+            interface("eth1", &[("limited", 100)]),
+        ],
+        services: vec![service("web", 3, 3_810_000), service("api", 2, 0)],
+        warnings: vec!["service api: 1 of 3 backends down".to_owned()],
+    };
+    let expected = "\
+lb 0.1.0  up 3d4h  generation 42  1 warning
+XDP       eth0 native  eth1 native
+SERVICES  1 well  1 degraded     BACKENDS 5 of 6 serving
+PACKETS   3.81M for services  38.1k limited  381k new flows
+PASSES    none
+DROPS     limited 1k  truncated 3
+! service api: 1 of 3 backends down
+";
+    assert_eq!(status(&view), expected);
+}
+
+#[test]
+fn services_are_a_table() {
+    let mut limited = service("api", 2, 1_000);
+    limited.limit = Some("1000 packets/s per source, burst 200".to_owned());
+    let expected = "\
+SERVICE  VIP            PROTOCOL  MODE    BACKENDS  PACKETS  BYTES  NEW FLOWS  LIMITED  LIMIT
+web      192.0.2.10:80  tcp       dsr-l2       3/3    3.81M   244M       381k    38.1k  none
+api      192.0.2.10:80  tcp       dsr-l2       2/3       1k    64k        100       10  1000 packets/s per source, burst 200
+";
+    assert_eq!(services(&[service("web", 3, 3_810_000), limited]), expected);
+}
+
+#[test]
+fn backends_are_a_table() {
+    let mut lost = backend("[2001:db8::1]:80", AdminState::Ready, HealthState::Unchecked);
+    lost.reachable = false;
+    lost.next_hop = "no route".to_owned();
+    lost.since_seconds = None;
+    lost.last_check = String::new();
+    lost.share = 0.0;
+    let views = [
+        backend("10.0.1.1:80", AdminState::Ready, HealthState::Up),
+        backend("10.0.1.2:80", AdminState::Drain, HealthState::Up),
+        backend("10.0.1.3:80", AdminState::Ready, HealthState::Down),
+        lost,
+    ];
+    let expected = "\
+BACKEND           STATE  HEALTH     WEIGHT   SHARE  PACKETS  BYTES  SINCE  NEXT HOP                  LAST CHECK
+10.0.1.1:80       ready  up            100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+10.0.1.2:80       drain  up          0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+10.0.1.3:80       ready  down        0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+[2001:db8::1]:80  ready  unchecked   0/100   0.0 %    92.1k  12.3M  -      no route                  -
+";
+    assert_eq!(backends(&views), expected);
+}
+
+#[test]
+fn an_empty_table_is_its_header() {
+    assert_eq!(backends(&[]).lines().count(), 1);
+}
+
+#[test]
+fn a_change_tells_what_it_moved() {
+    let mut change = Applied {
+        generation: 3,
+        summary: "web: backend 10.0.1.9:8080 added".to_owned(),
+        slots_moved: 21_846,
+        slots_least: 21_845,
+        slots_total: 65_537,
+    };
+    let expected = "web: backend 10.0.1.9:8080 added (generation 3): 33.3 % of 65537 slots moved, the least possible is \
+                    33.3 %\n";
+    assert_eq!(applied(&change), expected);
+    change.slots_total = 0;
+    assert_eq!(applied(&change), "web: backend 10.0.1.9:8080 added (generation 3)\n");
+}

@@ -1,0 +1,198 @@
+//! Whole command lines: what stands on which stream, and the exit code.
+
+use super::*;
+use crate::api::double::Daemon;
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+struct Ran {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+fn lb(words: &[&str]) -> Ran {
+    let args = Args::try_parse_from(["lb"].iter().chain(words)).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = run(args, &mut out, &mut err);
+    Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+fn file(text: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lb.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+const GOOD: &str = r#"
+[daemon]
+interfaces = ["eth0"]
+[[service]]
+name = "web"
+vip = "192.0.2.10:80"
+protocol = "tcp"
+mode = "dsr-l2"
+backends = [{ address = "10.0.1.1:80" }, { address = "10.0.1.2:80" }]
+"#;
+
+#[test]
+fn the_grammar_is_sound_and_each_command_has_an_example() {
+    let mut command = Args::command();
+    command.build();
+    command.clone().debug_assert();
+    check_examples(&command);
+}
+
+fn check_examples(command: &clap::Command) {
+    let name = command.get_name();
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    assert!(help.starts_with("Example") || name == "help", "{name} has no example");
+    if name != "help" {
+        command.get_subcommands().for_each(check_examples);
+    }
+}
+
+#[test]
+fn nonsense_is_a_mistake_in_usage() {
+    let cases: [(&[&str], ErrorKind); 4] = [
+        (&["lb", "statsu"], ErrorKind::InvalidSubcommand),
+        (&["lb", "backend", "add", "web"], ErrorKind::MissingRequiredArgument),
+        (&["lb", "backend", "add", "web", "10.0.1.1:80", "--weight", "65536"], ErrorKind::ValueValidation),
+        (&["lb", "status", "-o", "xml"], ErrorKind::InvalidValue),
+    ];
+    for (words, kind) in cases {
+        let error = Args::try_parse_from(words).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (kind, Exit::Usage as i32), "{words:?}");
+    }
+}
+
+#[test]
+fn a_good_configuration_is_summed_up() {
+    let (_folder, path) = file(GOOD);
+    let ran = lb(&["config", "check", &path]);
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Ok, ""));
+    assert_eq!(ran.out, format!("{path}: ok: 1 service, 2 backends on eth0\n"));
+    let json: serde_json::Value =
+        serde_json::from_str(&lb(&["config", "check", &path, "-o", "json"]).out).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({ "file": path, "interfaces": ["eth0"], "services": 1, "backends": 2 })
+    );
+}
+
+#[test]
+fn a_bad_configuration_fails_the_check_and_is_refused_by_run() {
+    let (_folder, path) = file(&GOOD.replace("10.0.1.2:80", "10.0.1.2:81"));
+    let expected = format!(
+        "{path}:9: service web: backends[1].address: port 81 is not the VIP's port 80; dsr-l2 does not \
+         rewrite ports: write 10.0.1.2:80\n"
+    );
+    for (words, exit) in
+        [(["config", "check", &path], Exit::Negative), (["run", "--config", &path], Exit::Refused)]
+    {
+        let ran = lb(&words);
+        assert_eq!(
+            (ran.exit, ran.out.as_str(), ran.err.as_str()),
+            (exit, "", expected.as_str()),
+            "{words:?}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    let ran = lb(&["config", "check", "/nonexistent/lb.toml"]);
+    assert_eq!(ran.exit, Exit::Negative);
+    assert_eq!(ran.err, "/nonexistent/lb.toml: cannot be read: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn a_wrong_address_is_refused_without_a_daemon() {
+    let expected = "lb: backend address \"10.0.1.300:8080\": 300 is not a byte; expected ADDRESS:PORT such \
+        as 10.0.1.30:8080 or [2001:db8::1]:8080\n";
+    for verb in ["add", "remove", "drain"] {
+        let ran = lb(&["--socket", "/nonexistent/lb.sock", "backend", verb, "web", "10.0.1.300:8080"]);
+        assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Refused, "", expected), "{verb}");
+    }
+}
+
+#[test]
+fn an_absent_daemon_is_exit_3() {
+    let commands: [&[&str]; 4] = [
+        &["status"],
+        &["service", "list"],
+        &["backend", "list", "web"],
+        &["backend", "add", "web", "10.0.1.1:80"],
+    ];
+    for words in commands {
+        let ran = lb(&[words, &["--socket", "/nonexistent/lb.sock"]].concat());
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Unreachable, ""), "{words:?}");
+        assert!(ran.err.starts_with("lb: cannot reach the daemon at /nonexistent/lb.sock: "), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_daemons_answers_become_data_and_exit_codes() {
+    let runtime = Runtime::new().unwrap();
+    let daemon = runtime.block_on(async { Daemon::start() });
+    let socket = daemon.socket().to_str().unwrap().to_owned();
+    let ask = |words: &[&str]| lb(&[words, &["--socket", &socket]].concat());
+
+    let status = ask(&["status"]);
+    assert_eq!((status.exit, status.err.as_str()), (Exit::Ok, ""));
+    assert!(status.out.starts_with("lb 0.1.0  up 1s  generation 1  well\n"), "{}", status.out);
+    assert_eq!(ask(&["service", "list", "-o", "json"]).out, "[]\n");
+
+    let added = ask(&["backend", "add", "web", "10.0.1.1:80"]);
+    assert_eq!((added.exit, added.err.as_str()), (Exit::Ok, ""));
+    assert_eq!(added.out, "done (generation 2): 33.3 % of 3 slots moved, the least possible is 33.3 %\n");
+
+    let missing = ask(&["backend", "list", "wbe"]);
+    assert_eq!((missing.exit, missing.out.as_str()), (Exit::NotFound, ""));
+    assert_eq!(missing.err, "lb: there is no service \"wbe\"\n");
+
+    let refused = ask(&["backend", "drain", "web", "10.0.1.1:80"]);
+    assert_eq!((refused.exit, refused.err.as_str()), (Exit::Refused, "lb: 10.0.1.1:80 drains already\n"));
+}
+
+/// A stdout whose writes all fail.
+struct Closed(io::ErrorKind);
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
+    let (_folder, path) = file(GOOD);
+    for (kind, exit) in [(io::ErrorKind::BrokenPipe, Exit::Ok), (io::ErrorKind::StorageFull, Exit::Negative)]
+    {
+        let args = Args::try_parse_from(["lb", "config", "check", &path]).unwrap();
+        let mut err = Vec::new();
+        assert_eq!(run(args, &mut Closed(kind), &mut err), exit);
+        assert_eq!(err.is_empty(), exit == Exit::Ok);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+#[test]
+fn sources_are_told_once() {
+    let error = Layer(
+        "cannot start: no link",
+        Some(Box::new(Layer("no link", Some(Box::new(Layer("EBUSY", None)))))),
+    );
+    assert_eq!(with_sources(&error), "cannot start: no link: EBUSY");
+}

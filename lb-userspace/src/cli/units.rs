@@ -1,0 +1,99 @@
+//! Numbers as people read them.
+
+/// Three significant digits and a decimal unit: `92.1k`, `3.81M`.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown, a float has fifteen")]
+pub(super) fn count(number: u64) -> String {
+    let mut scaled = number as f64;
+    for unit in ["", "k", "M", "G", "T", "P"] {
+        let text = three_digits(scaled);
+        // What rounds up to 1000 belongs to the next unit.
+        if text != "1000" && scaled < 1_000.0 {
+            return format!("{text}{unit}");
+        }
+        scaled /= 1_000.0;
+    }
+    format!("{}E", three_digits(scaled))
+}
+
+fn three_digits(number: f64) -> String {
+    let decimals = if number < 9.995 { 2 } else { usize::from(number < 99.95) };
+    let text = format!("{number:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// The two largest units: `3d4h`, `4m`, `12s`.
+pub(super) fn duration(seconds: u64) -> String {
+    let units =
+        [("d", seconds / 86_400), ("h", seconds / 3_600 % 24), ("m", seconds / 60 % 60), ("s", seconds % 60)];
+    let first = units.iter().position(|(_, amount)| *amount > 0).unwrap_or(3);
+    let shown = units.iter().skip(first).take(2).filter(|(_, amount)| *amount > 0 || seconds == 0);
+    let words: Vec<String> = shown.map(|(unit, amount)| format!("{amount}{unit}")).collect();
+    words.concat()
+}
+
+/// A fraction from 0 to 1 as a percentage.
+pub(super) fn percent(fraction: f64) -> String {
+    format!("{:.1} %", fraction * 100.0)
+}
+
+/// A part of a whole as a percentage; the whole is not zero.
+#[expect(clippy::cast_precision_loss, reason = "four digits are shown, a float has fifteen")]
+pub(super) fn share(part: u64, whole: u64) -> String {
+    percent(part as f64 / whole as f64)
+}
+
+/// A number and its noun: `1 service`, `2 services`.
+pub(super) fn plural(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_have_three_digits() {
+        let cases = [
+            (0, "0"),
+            (7, "7"),
+            (999, "999"),
+            (1_000, "1k"),
+            (1_204, "1.2k"),
+            (1_234, "1.23k"),
+            (92_100, "92.1k"),
+            (99_960, "100k"),
+            (999_499, "999k"),
+            (999_500, "1M"),
+            (3_810_000, "3.81M"),
+            (1_900_000_000, "1.9G"),
+            (u64::MAX, "18.4E"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(count(number), text, "{number}");
+        }
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        let cases = [
+            (0, "0s"),
+            (12, "12s"),
+            (60, "1m"),
+            (245, "4m5s"),
+            (3_605, "1h"),
+            (273_600, "3d4h"),
+            (259_200, "3d"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(duration(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(
+            [plural(0, "backend"), plural(1, "backend"), plural(2, "backend")],
+            ["0 backends", "1 backend", "2 backends"]
+        );
+    }
+}

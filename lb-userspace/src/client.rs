@@ -1,0 +1,246 @@
+//! The CLI's side of the API: HTTP/1.1 over the daemon's Unix socket, one connection a call.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::model::Endpoint;
+use crate::view::{AddBackend, Applied, BackendView, Problem, ServiceView, Status};
+
+/// The daemon answers in milliseconds; what takes this long does not come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a call has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens, or the socket is not for this user.
+    #[error("cannot reach the daemon at {}: {}; {}", socket.display(), plain(source), advice(source))]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The daemon accepted the call but did not answer in time.
+    #[error(
+        "the daemon at {} has not answered within {} s; its log tells more",
+        socket.display(), PATIENCE.as_secs()
+    )]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The daemon answered that it will not.
+    #[error("{}", .0.detail)]
+    Problem(Problem),
+    /// The answer is none of this API.
+    #[error(
+        "{} does not speak the API of this lb: {reason}; is it another version or another program?",
+        socket.display()
+    )]
+    Protocol {
+        /// The socket.
+        socket: PathBuf,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+}
+
+/// The kernel's words without the number that std appends.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "run this as root, or as a user of the socket's group",
+        _ => "is it running? (start it with: lb run --config lb.toml)",
+    }
+}
+
+/// Calls the daemon behind one socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon at `socket`; nothing is connected before the first call.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The daemon as a whole.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.call(Method::GET, "/v1/status", None).await
+    }
+
+    /// Every service.
+    pub async fn services(&self) -> Result<Vec<ServiceView>, ClientError> {
+        self.call(Method::GET, "/v1/services", None).await
+    }
+
+    /// The backends of one service.
+    pub async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ClientError> {
+        self.call(Method::GET, &backends_path(service), None).await
+    }
+
+    /// Adds a backend to a service.
+    pub async fn add_backend(&self, service: &str, backend: &AddBackend) -> Result<Applied, ClientError> {
+        self.call(Method::POST, &backends_path(service), Some(backend)).await
+    }
+
+    /// Removes a backend from a service.
+    pub async fn remove_backend(&self, service: &str, endpoint: Endpoint) -> Result<Applied, ClientError> {
+        self.call(Method::DELETE, &backend_path(service, endpoint), None).await
+    }
+
+    /// Stops new flows to a backend.
+    pub async fn drain_backend(&self, service: &str, endpoint: Endpoint) -> Result<Applied, ClientError> {
+        let path = format!("{}/drain", backend_path(service, endpoint));
+        self.call(Method::POST, &path, None).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&AddBackend>,
+    ) -> Result<T, ClientError> {
+        let request = self.request(method, path, body)?;
+        let exchange = tokio::time::timeout(PATIENCE, self.exchange(request));
+        let (status, bytes) =
+            exchange.await.map_err(|_| ClientError::Silent { socket: self.socket.clone() })??;
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|error| self.protocol(&error));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(problem) => Err(ClientError::Problem(problem)),
+            Err(_) => Err(self.protocol(&format!("it answered {status}"))),
+        }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&AddBackend>,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.protocol(&error))?;
+        let request = Request::builder().method(method).uri(path).header(HOST, "lb");
+        let request =
+            request.header(CONTENT_TYPE, "application/json").body(Full::from(body.unwrap_or_default()));
+        request.map_err(|error| self.protocol(&error))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
+        let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
+        let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.protocol(&error))?;
+        // The sender reports the connection's errors; the task ends with the exchange.
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(|error| self.protocol(&error))?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| self.protocol(&error))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    fn protocol(&self, reason: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Protocol { socket: self.socket.clone(), reason: reason.to_string() }
+    }
+}
+
+fn backends_path(service: &str) -> String {
+    format!("/v1/services/{}/backends", encode(service))
+}
+
+fn backend_path(service: &str, endpoint: Endpoint) -> String {
+    format!("{}/{}", backends_path(service), encode(&endpoint.to_string()))
+}
+
+/// Percent-encodes a path segment: what RFC 3986, section 2.3, does not call unreserved.
+fn encode(segment: &str) -> String {
+    let mut encoded = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn path_segments_are_encoded() {
+        let endpoint = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(
+            backend_path("a/b c", endpoint),
+            "/v1/services/a%2Fb%20c/backends/%5B2001%3Adb8%3A%3A1%5D%3A80"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_absent_daemon_is_unreachable() {
+        let error = Client::new("/nonexistent/lb.sock").status().await.unwrap_err();
+        let expected = "cannot reach the daemon at /nonexistent/lb.sock: No such file or directory; is it \
+            running? (start it with: lb run --config lb.toml)";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_forbidden_socket_has_advice_of_its_own() {
+        let source = io::Error::from_raw_os_error(13);
+        let error = ClientError::Unreachable { socket: "/run/lb/lb.sock".into(), source };
+        let expected = "cannot reach the daemon at /run/lb/lb.sock: Permission denied; run this as root, or \
+            as a user of the socket's group";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    /// Answers one connection with `bytes`.
+    async fn answer(path: &Path, bytes: &'static [u8]) -> ClientError {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+        };
+        let client = Client::new(path);
+        let ((), result) = tokio::join!(serve, client.status());
+        result.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn another_program_on_the_socket_is_told() {
+        let answers: [&[u8]; 3] = [
+            b"SSH-2.0-OpenSSH\r\n",
+            b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\nhi",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+        ];
+        for (index, bytes) in answers.into_iter().enumerate() {
+            let folder = tempfile::tempdir().unwrap();
+            let error = answer(&folder.path().join("s"), bytes).await;
+            assert!(matches!(error, ClientError::Protocol { .. }), "{index}: {error}");
+        }
+    }
+}

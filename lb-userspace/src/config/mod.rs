@@ -1,0 +1,177 @@
+//! The configuration file: TOML in, [`Config`] out, or every mistake with its file, line and field.
+
+mod document;
+mod hash_key;
+mod rules;
+mod service;
+mod units;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+pub use self::hash_key::{HashKeyError, read_hash_key};
+pub use self::rules::{
+    BackendError, BurstError, InterfaceError, InterfacesError, MAX_BACKENDS, NameError, TableSizeError,
+    VipError, check_backend, check_interface, check_interfaces, check_limit, check_name, check_table_size,
+    check_vip,
+};
+pub use self::units::{DurationError, RateError, parse_duration, parse_rate};
+
+use self::document::{Log, Node, Section};
+use crate::model::Service;
+
+/// Where daemon and CLI meet unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
+
+/// A whole, checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What concerns the daemon itself.
+    pub daemon: DaemonSettings,
+    /// The services, in the order of the file; names are unique, and so are VIP, port and protocol together.
+    pub services: Vec<Service>,
+}
+
+/// The `[daemon]` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonSettings {
+    /// Interfaces to attach to; at least one, each once.
+    pub interfaces: Vec<String>,
+    /// Where `/metrics` is served, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// The API's Unix socket.
+    pub socket: PathBuf,
+    /// The file that holds the flow hash's key; without it each host has a key of its own.
+    pub hash_key: Option<PathBuf>,
+}
+
+/// Why a file is not a configuration: all its mistakes, a line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// At least one mistake, in the order of the lines.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// One mistake in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The line, counted from 1; absent if the file as a whole is meant.
+    pub line: Option<usize>,
+    /// The field, such as `service web: backends[1].address`; empty where the text is no TOML.
+    pub field: String,
+    /// What is wrong with it and what is expected.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, mistake) in self.mistakes.iter().enumerate() {
+            let end_of_previous = if index == 0 { "" } else { "\n" };
+            write!(f, "{end_of_previous}{}:{mistake}", self.file.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Mistake {
+    /// What stands behind the file's name and a colon.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, " {}:", self.field)?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads and checks the configuration in `path`.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let mistake =
+            Mistake { line: None, field: String::new(), message: format!("cannot be read: {error}") };
+        ConfigError { file: path.to_owned(), mistakes: vec![mistake] }
+    })?;
+    parse(&text, path)
+}
+
+/// Checks the configuration `text`; messages call it `file`.
+pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
+    let log = Log::new(text);
+    let config = read(&log, text);
+    match config {
+        Some(config) if log.is_clean() => Ok(config),
+        _ => Err(ConfigError { file: file.to_owned(), mistakes: log.into_mistakes() }),
+    }
+}
+
+/// The configuration, of use only if the log is clean.
+fn read(log: &Log<'_>, text: &str) -> Option<Config> {
+    let document = DeTable::parse(text)
+        .map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            log.note(offset, "", error.message().replace('\n', "; "));
+        })
+        .ok()?;
+    let root = Section::root(log, document.get_ref(), &["daemon", "service"]);
+    let daemon =
+        root.required("daemon", "[daemon] with interfaces = [\"eth0\"]").and_then(|node| read_daemon(&node));
+    let services = root.optional("service").map(|node| service::read_all(&node)).unwrap_or_default();
+    Some(Config { daemon: daemon?, services })
+}
+
+fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
+    let section = node.section(&["interfaces", "metrics", "socket", "hash_key"])?;
+    let interfaces =
+        section.required("interfaces", "interfaces = [\"eth0\"]").and_then(|node| read_interfaces(&node));
+    let metrics = section.optional("metrics").and_then(|node| node.read_with(parse_listener));
+    let socket = section.optional("socket").and_then(|node| node.text());
+    let hash_key = section.optional("hash_key").and_then(|node| node.read_with(parse_key_source));
+    Some(DaemonSettings {
+        interfaces: interfaces?,
+        metrics,
+        socket: socket.unwrap_or(DEFAULT_SOCKET).into(),
+        hash_key,
+    })
+}
+
+fn read_interfaces(node: &Node<'_>) -> Option<Vec<String>> {
+    let items = node.items("[\"eth0\"]")?;
+    if let Err(error) = check_interfaces(items.len()) {
+        node.note(error.to_string());
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for item in &items {
+        let Some(name) = item.text() else { continue };
+        if let Err(error) = check_interface(name) {
+            item.note(error.to_string());
+        } else if names.contains(&name) {
+            item.note(format!("{name:?} is named twice"));
+        }
+        names.push(name);
+    }
+    Some(names.into_iter().map(str::to_owned).collect())
+}
+
+fn parse_listener(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not ADDRESS:PORT such as 127.0.0.1:9441 or [::1]:9441"))
+}
+
+/// The prefix leaves room for other sources of keys.
+fn parse_key_source(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("file:") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err(format!("{text:?} is not file:PATH such as \"file:/etc/lb/hash.key\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

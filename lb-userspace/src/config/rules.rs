@@ -1,0 +1,194 @@
+//! What a value must fulfil beyond its syntax. The API checks its changes by the same rules as the file.
+
+use std::net::IpAddr;
+
+use lb_common::layout::MAX_INTERFACES;
+use lb_common::limiter::{Gcra, HORIZON_NS};
+use lb_common::maglev::TableSize;
+use lb_common::slot::BackendId;
+
+use crate::model::{Endpoint, ForwardMode, Limit, Port};
+
+/// The most backends of one service: what a slot can name, less one id that stays free for a change.
+pub const MAX_BACKENDS: usize = BackendId::LIMIT - 1;
+
+/// Why an address cannot be a VIP.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{address} is {kind} address; a VIP is an address that clients reach through a route")]
+pub struct VipError {
+    address: IpAddr,
+    kind: &'static str,
+}
+
+/// Refuses addresses that no router delivers.
+pub fn check_vip(vip: Endpoint) -> Result<(), VipError> {
+    undeliverable(vip.address).map_or(Ok(()), |kind| Err(VipError { address: vip.address, kind }))
+}
+
+/// Why a backend does not fit its service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// Its address is none that a packet can be sent to.
+    #[error("{address} is {kind} address; a backend needs an address of its own")]
+    Undeliverable {
+        /// The address.
+        address: IpAddr,
+        /// What kind of address it is, with an article.
+        kind: &'static str,
+    },
+    /// It would send the service's packets back to the balancer.
+    #[error("{address} is the VIP itself; a backend needs an address of its own")]
+    IsVip {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Direct server return leaves the packet's ports alone.
+    #[error("port {port} is not the VIP's port {vip}; {mode} does not rewrite ports: write {expected}")]
+    OtherPort {
+        /// The backend's port.
+        port: Port,
+        /// The VIP's port.
+        vip: Port,
+        /// The service's mode.
+        mode: ForwardMode,
+        /// The backend with the VIP's port.
+        expected: Endpoint,
+    },
+    /// `dsr-l2` leaves the IP header alone.
+    #[error(
+        "{backend} is {}, the VIP {vip} is {}; dsr-l2 cannot cross families, mode = \"ipip\" can",
+        family(*backend), family(*vip)
+    )]
+    OtherFamily {
+        /// The backend's address.
+        backend: IpAddr,
+        /// The VIP's address.
+        vip: IpAddr,
+    },
+}
+
+/// Checks whether packets for `vip` can be delivered to `backend`.
+pub fn check_backend(vip: Endpoint, mode: ForwardMode, backend: Endpoint) -> Result<(), BackendError> {
+    let address = backend.address;
+    if let Some(kind) = undeliverable(address) {
+        return Err(BackendError::Undeliverable { address, kind });
+    }
+    if address == vip.address {
+        return Err(BackendError::IsVip { address });
+    }
+    if mode == ForwardMode::DsrL2 && address.is_ipv4() != vip.address.is_ipv4() {
+        return Err(BackendError::OtherFamily { backend: address, vip: vip.address });
+    }
+    if backend.port != vip.port {
+        let expected = Endpoint { address, port: vip.port };
+        return Err(BackendError::OtherPort { port: backend.port, vip: vip.port, mode, expected });
+    }
+    Ok(())
+}
+
+fn undeliverable(address: IpAddr) -> Option<&'static str> {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    let kinds = [
+        (address.is_unspecified(), "the unspecified"),
+        (address.is_loopback(), "a loopback"),
+        (address.is_multicast(), "a multicast"),
+        (broadcast, "the broadcast"),
+    ];
+    kinds.into_iter().find(|(applies, _)| *applies).map(|(_, kind)| kind)
+}
+
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// Why a name cannot be a service's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a name; expected a letter or digit, then letters, digits, '-', '_' or '.', at most 64 in \
+     all"
+)]
+pub struct NameError(String);
+
+/// Names stand in URLs, metric labels and messages.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    let starts_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if starts_well && name.len() <= 64 && name.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(NameError(name.to_owned()))
+    }
+}
+
+/// Why a number cannot be the size of a Maglev table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{size} is not a prime; the next one is {next}")]
+pub struct TableSizeError {
+    size: u32,
+    next: u32,
+}
+
+/// Refuses sizes that are no prime; those above [`TableSize::MAX`] have no next one.
+pub fn check_table_size(size: u32) -> Result<(), TableSizeError> {
+    if TableSize::try_new(size).is_some() {
+        return Ok(());
+    }
+    let next = TableSize::at_least(size).map_or(TableSize::MAX, TableSize::slots);
+    Err(TableSizeError { size, next })
+}
+
+/// Why a burst does not go with its rate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{burst} packets at {rate}/s take {seconds} s to refill, which must be less than {horizon} s; lower \
+     burst or raise packets",
+    seconds = u64::from(*burst).div_ceil(*rate), horizon = HORIZON_NS / 1_000_000_000 + 1
+)]
+pub struct BurstError {
+    burst: u32,
+    rate: u64,
+}
+
+/// Refuses limits that the limiter's word cannot hold.
+pub fn check_limit(limit: Limit) -> Result<(), BurstError> {
+    let Limit { rate, burst } = limit;
+    Gcra::try_new(rate, burst).map(drop).ok_or(BurstError { burst, rate })
+}
+
+/// Why so many interfaces cannot be attached to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} interfaces are named; expected from 1 to {MAX_INTERFACES}, such as [\"eth0\"]")]
+pub struct InterfacesError(usize);
+
+/// Each interface has its own counters, of which the program has a fixed number.
+pub fn check_interfaces(number: usize) -> Result<(), InterfacesError> {
+    if (1..=MAX_INTERFACES).contains(&number) { Ok(()) } else { Err(InterfacesError(number)) }
+}
+
+/// Why a name cannot be an interface's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an interface name; list them with: ip link")]
+pub struct InterfaceError(String);
+
+/// The kernel's rule, `dev_valid_name` in net/core/dev.c, of which IFNAMSIZ is 16 with the closing zero.
+pub fn check_interface(name: &str) -> Result<(), InterfaceError> {
+    let plain = |byte: u8| !byte.is_ascii_whitespace() && byte != 0x0b && !b"/:\0".contains(&byte);
+    let valid = (1..16).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(plain);
+    if valid { Ok(()) } else { Err(InterfaceError(name.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipip_crosses_families_and_dsr_l2_does_not() {
+        let vip: Endpoint = "192.0.2.10:80".parse().unwrap();
+        let backend: Endpoint = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(check_backend(vip, ForwardMode::Ipip, backend), Ok(()));
+        assert!(matches!(
+            check_backend(vip, ForwardMode::DsrL2, backend),
+            Err(BackendError::OtherFamily { .. })
+        ));
+    }
+}

@@ -1,0 +1,205 @@
+//! The `[[service]]` sections.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use lb_common::maglev::TableSize;
+
+use super::document::{Node, Section};
+use super::rules::{MAX_BACKENDS, check_backend, check_limit, check_name, check_table_size, check_vip};
+use super::units::{parse_duration, parse_rate};
+use crate::model::{
+    AdminState, Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, Weight,
+};
+
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
+const DEFAULT_RISE: u32 = 2;
+const DEFAULT_FALL: u32 = 3;
+
+/// Shorter intervals load the backends more than they tell; longer ones are a typing mistake.
+const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+
+const MAX_BURST: u32 = 1_000_000_000;
+
+/// All services, each mistake noted.
+pub(super) fn read_all(node: &Node<'_>) -> Vec<Service> {
+    let mut seen = Seen::default();
+    let items = node.items("[[service]] sections").unwrap_or_default();
+    items.into_iter().filter_map(|item| read_service(item, &mut seen)).collect()
+}
+
+/// What must be unique among services, and where the document has it.
+#[derive(Default)]
+struct Seen<'d> {
+    names: HashMap<&'d str, usize>,
+    vips: HashMap<(Endpoint, Protocol), (&'d str, usize)>,
+}
+
+fn read_service<'d>(node: Node<'d>, seen: &mut Seen<'d>) -> Option<Service> {
+    let title = node.peek_text("name").map(|name| format!("service {name}"));
+    let node = node.titled(title);
+    let keys = ["name", "vip", "protocol", "mode", "table_size", "limit", "health", "backends"];
+    let section = node.section(&keys)?;
+    let name = read_name(&section, seen);
+    let vip = read_vip(&section);
+    let protocol = section.required("protocol", "protocol = \"tcp\"");
+    let protocol = protocol.and_then(|node| node.word(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]));
+    let mode = section.required("mode", "mode = \"dsr-l2\"");
+    let mode =
+        mode.and_then(|node| node.word(&[("dsr-l2", ForwardMode::DsrL2), ("ipip", ForwardMode::Ipip)]));
+    let table_size = read_table_size(&section);
+    let limit = section.optional("limit").and_then(|node| read_limits(&node));
+    let health = section.optional("health").and_then(|node| read_health(&node, vip));
+    let target = vip.zip(mode);
+    let backends = section.optional("backends").map(|node| read_backends(&node, target)).unwrap_or_default();
+    let (name, vip, protocol, mode) = (name?, vip?, protocol?, mode?);
+    claim_vip(&section, name, (vip, protocol), seen);
+    Some(Service { name: name.to_owned(), vip, protocol, mode, table_size, limit, health, backends })
+}
+
+fn read_name<'d>(section: &Section<'d>, seen: &mut Seen<'d>) -> Option<&'d str> {
+    let node = section.required("name", "name = \"web\"")?;
+    let name = node.text()?;
+    if let Err(error) = check_name(name) {
+        node.note(error.to_string());
+    }
+    match seen.names.entry(name) {
+        Entry::Occupied(first) => {
+            let line = node.line_of(*first.get());
+            node.note(format!("the service on line {line} has the same name"));
+        }
+        Entry::Vacant(place) => {
+            place.insert(node.offset());
+        }
+    }
+    Some(name)
+}
+
+fn read_vip(section: &Section<'_>) -> Option<Endpoint> {
+    let node = section.required("vip", "vip = \"192.0.2.10:80\"")?;
+    let vip = node.parsed()?;
+    check_vip(vip).map_err(|error| node.note(error.to_string())).ok()?;
+    Some(vip)
+}
+
+fn claim_vip<'d>(section: &Section<'d>, name: &'d str, key: (Endpoint, Protocol), seen: &mut Seen<'d>) {
+    let Some(node) = section.optional("vip") else { return };
+    match seen.vips.entry(key) {
+        Entry::Occupied(first) => {
+            let (vip, protocol) = key;
+            let (other, offset) = *first.get();
+            node.note(format!(
+                "{vip} {protocol} belongs to service {other} on line {}",
+                node.line_of(offset)
+            ));
+        }
+        Entry::Vacant(place) => {
+            place.insert((name, node.offset()));
+        }
+    }
+}
+
+fn read_table_size(section: &Section<'_>) -> u32 {
+    let Some(node) = section.optional("table_size") else { return TableSize::DEFAULT.slots() };
+    let Some(size) = node.integer(2..=TableSize::MAX) else { return TableSize::DEFAULT.slots() };
+    if let Err(error) = check_table_size(size) {
+        node.note(error.to_string());
+    }
+    size
+}
+
+fn read_limits(node: &Node<'_>) -> Option<Limit> {
+    let items = node.items("[{ scope = \"source\", packets = \"1k/s\", burst = 200, action = \"drop\" }]")?;
+    if let Some(second) = items.get(1) {
+        second.note("a service has at most one limit");
+    }
+    read_limit(items.first()?)
+}
+
+fn read_limit(node: &Node<'_>) -> Option<Limit> {
+    let section = node.section(&["scope", "packets", "burst", "action"])?;
+    let scope = section.required("scope", "scope = \"source\"").and_then(|node| node.word(&[("source", ())]));
+    let rate = section.required("packets", "packets = \"1k/s\"").and_then(|node| node.read_with(parse_rate));
+    let action = section.required("action", "action = \"drop\"").and_then(|node| node.word(&[("drop", ())]));
+    let burst_node = section.required("burst", "burst = 200")?;
+    let burst = burst_node.integer(1..=MAX_BURST)?;
+    let ((), (), rate) = (scope?, action?, rate?);
+    let limit = Limit { rate, burst };
+    if let Err(error) = check_limit(limit) {
+        burst_node.note(error.to_string());
+    }
+    Some(limit)
+}
+
+fn read_health(node: &Node<'_>, vip: Option<Endpoint>) -> Option<HealthCheck> {
+    let section = node.section(&["kind", "interval", "timeout", "rise", "fall", "port"])?;
+    let kind = section.required("kind", "kind = \"tcp\"").and_then(|node| node.word(&[("tcp", ())]));
+    let interval = section.optional("interval").map_or(Some(DEFAULT_INTERVAL), |node| read_interval(&node));
+    let timeout = read_timeout(&section, interval);
+    let count = |key, default| section.optional(key).map_or(Some(default), |node| node.integer(1..=100));
+    let (rise, fall) = (count("rise", DEFAULT_RISE), count("fall", DEFAULT_FALL));
+    let port = section.optional("port");
+    if port.is_none() && vip.is_some_and(|vip| vip.port == Port::Any) {
+        section.note_missing("port", "port = 80, since the service has no port of its own");
+    }
+    let port = port.and_then(|node| node.integer(1..=65_535)).and_then(|port| NonZeroU16::new(port as u16));
+    let () = kind?;
+    Some(HealthCheck { interval: interval?, timeout: timeout?, rise: rise?, fall: fall?, port })
+}
+
+fn read_interval(node: &Node<'_>) -> Option<Duration> {
+    let interval = node.read_with(parse_duration)?;
+    if !INTERVALS.contains(&interval) {
+        node.note(format!("{interval:?} is not from 100ms to 60m"));
+        return None;
+    }
+    Some(interval)
+}
+
+/// Without a time-out of its own a short interval shortens it.
+fn read_timeout(section: &Section<'_>, interval: Option<Duration>) -> Option<Duration> {
+    let Some(node) = section.optional("timeout") else {
+        return interval.map(|interval| interval.min(DEFAULT_TIMEOUT));
+    };
+    let timeout = node.read_with(parse_duration)?;
+    if timeout.is_zero() {
+        node.note("a check needs time; expected at least 1ms");
+    }
+    if interval.is_some_and(|interval| timeout > interval) {
+        node.note(format!("{timeout:?} is longer than the interval, {:?}", interval.unwrap_or_default()));
+    }
+    Some(timeout)
+}
+
+/// `target` is absent when VIP or mode are wrong: then what depends on them cannot be judged.
+fn read_backends(node: &Node<'_>, target: Option<(Endpoint, ForwardMode)>) -> Vec<Backend> {
+    let items = node.items("[{ address = \"10.0.1.1:80\" }]").unwrap_or_default();
+    if items.len() > MAX_BACKENDS {
+        node.note(format!("{} backends are more than {MAX_BACKENDS}, the most of a service", items.len()));
+    }
+    let mut seen = HashMap::new();
+    items.iter().filter_map(|item| read_backend(item, target, &mut seen)).collect()
+}
+
+fn read_backend(
+    node: &Node<'_>,
+    target: Option<(Endpoint, ForwardMode)>,
+    seen: &mut HashMap<Endpoint, usize>,
+) -> Option<Backend> {
+    let section = node.section(&["address", "weight"])?;
+    let weight = section.optional("weight").and_then(|node| node.integer(0..=65_535));
+    let weight = weight.map_or_else(Weight::default, |weight| Weight(weight as u16));
+    let address = section.required("address", "address = \"10.0.1.1:80\"")?;
+    let endpoint = address.parsed()?;
+    if let Some(Err(error)) = target.map(|(vip, mode)| check_backend(vip, mode, endpoint)) {
+        address.note(error.to_string());
+    }
+    if let Some(first) = seen.insert(endpoint, address.offset()) {
+        let first = address.line_of(first);
+        address.note(format!("{endpoint} is already a backend of the service, on line {first}"));
+    }
+    Some(Backend { endpoint, weight, admin: AdminState::Ready })
+}

@@ -1,0 +1,457 @@
+use super::*;
+use crate::model::{AdminState, Backend, ForwardMode, HealthCheck, Limit, Protocol, Weight};
+use proptest::strategy::Strategy as _;
+use std::time::Duration;
+
+const DAEMON: &str = "[daemon]\ninterfaces = [\"eth0\"]\n";
+
+/// A service on lines 3 to 7, with `more` from line 8 on.
+fn with_service(more: &str) -> String {
+    let head =
+        "[[service]]\nname = \"web\"\nvip = \"192.0.2.10:80\"\nprotocol = \"tcp\"\nmode = \"dsr-l2\"\n";
+    format!("{DAEMON}{head}{more}\n")
+}
+
+fn read_ok(text: &str) -> Config {
+    parse(text, Path::new("lb.toml")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn mistakes(text: &str) -> String {
+    match parse(text, Path::new("lb.toml")) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn backend(address: &str, weight: u16) -> Backend {
+    Backend { endpoint: address.parse().unwrap(), weight: Weight(weight), admin: AdminState::Ready }
+}
+
+#[test]
+fn a_full_configuration_is_read() {
+    let config = read_ok(
+        r#"
+        [daemon]
+        interfaces = ["eth0", "eth1"]
+        metrics = "127.0.0.1:9441"
+        socket = "/tmp/lb.sock"
+        hash_key = "file:/etc/lb/hash.key"
+
+        [[service]]
+        name = "web"
+        vip = "192.0.2.10:80"
+        protocol = "tcp"
+        mode = "dsr-l2"
+        table_size = 251
+        limit = [{ scope = "source", packets = "1k/s", burst = 200, action = "drop" }]
+        health = { kind = "tcp", interval = "2s", timeout = "1s", rise = 4, fall = 5, port = 8080 }
+        backends = [{ address = "10.0.1.1:80", weight = 50 }, { address = "10.0.1.2:80" }]
+
+        [[service]]
+        name = "dns"
+        vip = "[2001:db8::53]:*"
+        protocol = "udp"
+        mode = "ipip"
+        backends = [{ address = "10.0.1.1:*" }]
+        "#,
+    );
+    assert_eq!(config.daemon.interfaces, ["eth0", "eth1"]);
+    assert_eq!(config.daemon.metrics, Some("127.0.0.1:9441".parse().unwrap()));
+    assert_eq!(config.daemon.socket, Path::new("/tmp/lb.sock"));
+    assert_eq!(config.daemon.hash_key.as_deref(), Some(Path::new("/etc/lb/hash.key")));
+    let web = &config.services[0];
+    assert_eq!((web.name.as_str(), web.table_size), ("web", 251));
+    assert_eq!((web.protocol, web.mode), (Protocol::Tcp, ForwardMode::DsrL2));
+    assert_eq!(web.limit, Some(Limit { rate: 1_000, burst: 200 }));
+    let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    let port = std::num::NonZeroU16::new(8080);
+    assert_eq!(web.health, Some(HealthCheck { interval, timeout, rise: 4, fall: 5, port }));
+    assert_eq!(web.backends, [backend("10.0.1.1:80", 50), backend("10.0.1.2:80", 100)]);
+    let dns = &config.services[1];
+    assert_eq!((dns.vip.to_string().as_str(), dns.mode), ("[2001:db8::53]:*", ForwardMode::Ipip));
+}
+
+#[test]
+fn what_is_optional_has_defaults() {
+    let config = read_ok(&with_service("health = { kind = \"tcp\" }"));
+    assert_eq!(config.daemon.socket, Path::new("/run/lb/lb.sock"));
+    assert_eq!((config.daemon.metrics, config.daemon.hash_key), (None, None));
+    let web = &config.services[0];
+    assert_eq!((web.table_size, web.limit, web.backends.len()), (65_537, None, 0));
+    let health = web.health.unwrap();
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(1), Duration::from_millis(500)));
+    assert_eq!((health.rise, health.fall, health.port), (2, 3, None));
+}
+
+#[test]
+fn a_short_interval_shortens_the_default_timeout() {
+    let config = read_ok(&with_service("health = { kind = \"tcp\", interval = \"200ms\" }"));
+    assert_eq!(config.services[0].health.unwrap().timeout, Duration::from_millis(200));
+}
+
+#[test]
+fn no_service_and_sections_in_any_order_are_fine() {
+    assert!(read_ok(DAEMON).services.is_empty());
+    let service = "[[service]]\nname = \"a\"\nvip = \"192.0.2.1:1\"\nprotocol = \"udp\"\nmode = \"ipip\"\n";
+    assert_eq!(read_ok(&format!("{service}{DAEMON}")).services.len(), 1);
+}
+
+#[test]
+fn one_port_and_any_port_of_a_vip_are_two_services() {
+    let other = "[[service]]\nname = \"rest\"\nvip = \"192.0.2.10:*\"\nprotocol = \"tcp\"\nmode = \"ipip\"\n";
+    assert_eq!(read_ok(&with_service(other)).services.len(), 2);
+}
+
+#[test]
+fn mistakes_outside_services_are_refused() {
+    for (text, expected) in OUTSIDE_SERVICES {
+        assert_eq!(mistakes(text), *expected, "{text}");
+    }
+}
+
+const OUTSIDE_SERVICES: &[(&str, &str)] = &[
+    ("", "lb.toml:1: daemon: missing; expected [daemon] with interfaces = [\"eth0\"]"),
+    ("[daemon]\n", "lb.toml:1: daemon.interfaces: missing; expected interfaces = [\"eth0\"]"),
+    (
+        "[daemon]\ninterfaces = []\n",
+        "lb.toml:2: daemon.interfaces: 0 interfaces are named; expected from 1 to 16, such as [\"eth0\"]",
+    ),
+    (
+        "[daemon]\ninterfaces = \"eth0\"\n",
+        "lb.toml:2: daemon.interfaces: expected an array such as [\"eth0\"], found a string",
+    ),
+    (
+        "[daemon]\ninterfaces = [\n\"eth0\",\n\"eth0\"]\n",
+        "lb.toml:4: daemon.interfaces[1]: \"eth0\" is named twice",
+    ),
+    (
+        "[daemon]\ninterfaces = [\"an interface\"]\n",
+        "lb.toml:2: daemon.interfaces[0]: \"an interface\" is not an interface name; list them with: ip link",
+    ),
+    (
+        "[daemon]\ninterfaces = [\"sixteen-letters-\"]\n",
+        "lb.toml:2: daemon.interfaces[0]: \"sixteen-letters-\" is not an interface name; list them with: ip \
+         link",
+    ),
+    (
+        "[daemon]\ninterfaces = [1]\n",
+        "lb.toml:2: daemon.interfaces[0]: expected a string in quotes, found an integer",
+    ),
+    (
+        "[daemon]\ninterfaces = [\"eth0\"]\nmetrics = \"localhost\"\n",
+        "lb.toml:3: daemon.metrics: \"localhost\" is not ADDRESS:PORT such as 127.0.0.1:9441 or [::1]:9441",
+    ),
+    (
+        "[daemon]\ninterfaces = [\"eth0\"]\nhash_key = \"0011\"\n",
+        "lb.toml:3: daemon.hash_key: \"0011\" is not file:PATH such as \"file:/etc/lb/hash.key\"",
+    ),
+    (
+        "[daemon]\ninterfaces = [\"eth0\"]\nsocket = 5\n",
+        "lb.toml:3: daemon.socket: expected a string in quotes, found an integer",
+    ),
+    (
+        "[daemon]\ninterface = \"eth0\"\ninterfaces = [\"eth0\"]\n",
+        "lb.toml:2: daemon.interface: unknown key; expected one of interfaces, metrics, socket, hash_key",
+    ),
+    (
+        "[daemon]\ninterfaces = [\"eth0\"]\n[[services]]\n",
+        "lb.toml:3: services: unknown key; expected one of daemon, service",
+    ),
+    (
+        "[daemon]\ninterfaces = [\"eth0\"]\n[service]\nname = \"web\"\n",
+        "lb.toml:3: service: expected an array such as [[service]] sections, found a table",
+    ),
+    ("daemon = 1\n", "lb.toml:1: daemon: expected a table, found an integer"),
+    ("[daemon]\ninterfaces = [\"eth0\"\n", "lb.toml:2: unclosed array, expected `]`"),
+    ("[daemon]\n[daemon]\n", "lb.toml:2: duplicate key"),
+];
+
+#[test]
+fn mistakes_in_a_service_are_refused() {
+    for (more, expected) in IN_A_SERVICE {
+        assert_eq!(mistakes(&with_service(more)), *expected, "{more}");
+    }
+}
+
+/// Lines behind a valid service, that is from line 8 on.
+const IN_A_SERVICE: &[(&str, &str)] = &[
+    (
+        "weight = 3",
+        "lb.toml:8: service web: weight: unknown key; expected one of name, vip, protocol, mode, \
+         table_size, limit, health, backends",
+    ),
+    ("table_size = 65536", "lb.toml:8: service web: table_size: 65536 is not a prime; the next one is 65537"),
+    (
+        "table_size = 5000010",
+        "lb.toml:8: service web: table_size: 5000010 is not a prime; the next one is 5000011",
+    ),
+    ("table_size = 1", "lb.toml:8: service web: table_size: 1 is not from 2 to 5000011"),
+    ("table_size = 5000077", "lb.toml:8: service web: table_size: 5000077 is not from 2 to 5000011"),
+    ("table_size = -7", "lb.toml:8: service web: table_size: -7 is not from 2 to 5000011"),
+    ("table_size = \"251\"", "lb.toml:8: service web: table_size: expected an integer, found a string"),
+    (
+        "backends = [\n{ address = \"10.0.1.1:80\" },\n{ address = \"10.0.1.300:80\" }]",
+        "lb.toml:10: service web: backends[1].address: \"10.0.1.300:80\": 300 is not a byte; expected \
+         ADDRESS:PORT such as 10.0.1.30:8080 or [2001:db8::1]:8080",
+    ),
+    (
+        "backends = [{ address = \"10.0.1.1:80\", weight = 65536 }]",
+        "lb.toml:8: service web: backends[0].weight: 65536 is not from 0 to 65535",
+    ),
+    (
+        "backends = [{ weight = 1 }]",
+        "lb.toml:8: service web: backends[0].address: missing; expected address = \"10.0.1.1:80\"",
+    ),
+    ("backends = [\"10.0.1.1:80\"]", "lb.toml:8: service web: backends[0]: expected a table, found a string"),
+    (
+        "backends = [{ address = \"10.0.1.1:80\", wieght = 1 }]",
+        "lb.toml:8: service web: backends[0].wieght: unknown key; expected one of address, weight",
+    ),
+    (
+        "backends = [{ address = \"10.0.1.1:80\" },\n{ address = \"10.0.1.1:80\" }]",
+        "lb.toml:9: service web: backends[1].address: 10.0.1.1:80 is already a backend of the service, on \
+         line 8",
+    ),
+    (
+        "backends = [{ address = \"192.0.2.10:80\" }]",
+        "lb.toml:8: service web: backends[0].address: 192.0.2.10 is the VIP itself; a backend needs an \
+         address of its own",
+    ),
+    (
+        "backends = [{ address = \"127.0.0.1:80\" }]",
+        "lb.toml:8: service web: backends[0].address: 127.0.0.1 is a loopback address; a backend needs an \
+         address of its own",
+    ),
+    (
+        "backends = [{ address = \"[2001:db8::1]:80\" }]",
+        "lb.toml:8: service web: backends[0].address: 2001:db8::1 is IPv6, the VIP 192.0.2.10 is IPv4; \
+         dsr-l2 cannot cross families, mode = \"ipip\" can",
+    ),
+    (
+        "backends = [{ address = \"10.0.1.1:8080\" }]",
+        "lb.toml:8: service web: backends[0].address: port 8080 is not the VIP's port 80; dsr-l2 does not \
+         rewrite ports: write 10.0.1.1:80",
+    ),
+    (
+        "backends = [{ address = \"10.0.1.1:*\" }]",
+        "lb.toml:8: service web: backends[0].address: port * is not the VIP's port 80; dsr-l2 does not \
+         rewrite ports: write 10.0.1.1:80",
+    ),
+    (
+        "limit = { scope = \"source\" }",
+        "lb.toml:8: service web: limit: expected an array such as [{ scope = \"source\", packets = \
+         \"1k/s\", burst = 200, action = \"drop\" }], found a table",
+    ),
+    (
+        "limit = [{ scope = \"service\", packets = \"1k/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].scope: \"service\" is unknown; expected \"source\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1k/s\", burst = 1, action = \"mark\" }]",
+        "lb.toml:8: service web: limit[0].action: \"mark\" is unknown; expected \"drop\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", new_connections = \"1k/s\", packets = \"1/s\", burst = 1, action = \
+         \"drop\" }]",
+        "lb.toml:8: service web: limit[0].new_connections: unknown key; expected one of scope, packets, \
+         burst, action",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1k\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].packets: \"1k\" is not a rate; expected whole packets a second \
+         such as \"500/s\", \"10k/s\" or \"2M/s\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"101M/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].packets: \"101M/s\" is not from 1/s to 100M/s",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1M/s\", burst = 0, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: 0 is not from 1 to 1000000000",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1/s\", burst = 69, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: 69 packets at 1/s take 69 s to refill, which must be less \
+         than 69 s; lower burst or raise packets",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1/s\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: missing; expected burst = 200",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" },\n{ }]",
+        "lb.toml:9: service web: limit[1]: a service has at most one limit",
+    ),
+    ("health = \"tcp\"", "lb.toml:8: service web: health: expected a table, found a string"),
+    ("health = { }", "lb.toml:8: service web: health.kind: missing; expected kind = \"tcp\""),
+    (
+        "health = { kind = \"http\" }",
+        "lb.toml:8: service web: health.kind: \"http\" is unknown; expected \"tcp\"",
+    ),
+    (
+        "health = { kind = \"tcp\", path = \"/\" }",
+        "lb.toml:8: service web: health.path: unknown key; expected one of kind, interval, timeout, rise, \
+         fall, port",
+    ),
+    (
+        "health = { kind = \"tcp\", interval = \"1h\" }",
+        "lb.toml:8: service web: health.interval: \"1h\" is not a duration; expected a whole number with \
+         ms, s or m, such as \"500ms\", \"1s\" or \"2m\"",
+    ),
+    (
+        "health = { kind = \"tcp\", interval = \"99ms\" }",
+        "lb.toml:8: service web: health.interval: 99ms is not from 100ms to 60m",
+    ),
+    (
+        "health = { kind = \"tcp\", interval = \"61m\" }",
+        "lb.toml:8: service web: health.interval: 3660s is not from 100ms to 60m",
+    ),
+    (
+        "health = { kind = \"tcp\", interval = \"1s\", timeout = \"2s\" }",
+        "lb.toml:8: service web: health.timeout: 2s is longer than the interval, 1s",
+    ),
+    (
+        "health = { kind = \"tcp\", timeout = \"0s\" }",
+        "lb.toml:8: service web: health.timeout: a check needs time; expected at least 1ms",
+    ),
+    ("health = { kind = \"tcp\", rise = 0 }", "lb.toml:8: service web: health.rise: 0 is not from 1 to 100"),
+    (
+        "health = { kind = \"tcp\", fall = 101 }",
+        "lb.toml:8: service web: health.fall: 101 is not from 1 to 100",
+    ),
+    (
+        "health = { kind = \"tcp\", port = 0 }",
+        "lb.toml:8: service web: health.port: 0 is not from 1 to 65535",
+    ),
+    (
+        "[[service]]\nname = \"web\"\nvip = \"192.0.2.11:80\"\nprotocol = \"tcp\"\nmode = \"ipip\"",
+        "lb.toml:9: service web: name: the service on line 4 has the same name",
+    ),
+    (
+        "[[service]]\nname = \"api\"\nvip = \"192.0.2.10:80\"\nprotocol = \"tcp\"\nmode = \"ipip\"",
+        "lb.toml:10: service api: vip: 192.0.2.10:80 tcp belongs to service web on line 5",
+    ),
+    (
+        "[[service]]\nname = \"a b\"\nvip = \"192.0.2.11:80\"\nprotocol = \"tcp\"\nmode = \"ipip\"",
+        "lb.toml:9: service a b: name: \"a b\" is not a name; expected a letter or digit, then letters, \
+         digits, '-', '_' or '.', at most 64 in all",
+    ),
+    (
+        "[[service]]\nvip = \"192.0.2.11:80\"\nprotocol = \"tcp\"\nmode = \"ipip\"",
+        "lb.toml:8: service[1]: name: missing; expected name = \"web\"",
+    ),
+    (
+        "[[service]]\nname = \"api\"\nprotocol = \"tcp\"\nmode = \"ipip\"",
+        "lb.toml:8: service api: vip: missing; expected vip = \"192.0.2.10:80\"",
+    ),
+    (
+        "[[service]]\nname = \"api\"\nvip = \"192.0.2.11:80\"",
+        "lb.toml:8: service api: protocol: missing; expected protocol = \"tcp\"\n\
+         lb.toml:8: service api: mode: missing; expected mode = \"dsr-l2\"",
+    ),
+    (
+        "[[service]]\nname = \"api\"\nvip = \"192.0.2.11:80\"\nprotocol = \"sctp\"\nmode = \"nat\"",
+        "lb.toml:11: service api: protocol: \"sctp\" is unknown; expected \"tcp\" or \"udp\"\n\
+         lb.toml:12: service api: mode: \"nat\" is unknown; expected \"dsr-l2\" or \"ipip\"",
+    ),
+    (
+        "[[service]]\nname = \"api\"\nvip = \"192.0.2.11:*\"\nprotocol = \"tcp\"\nmode = \"ipip\"\n\
+         health = { kind = \"tcp\" }",
+        "lb.toml:13: service api: health.port: missing; expected port = 80, since the service has no port \
+         of its own",
+    ),
+    (
+        "[[service]]\nname = \"api\"\nvip = \"192.0.2.11:*\"\nprotocol = \"tcp\"\nmode = \"ipip\"\n\
+         backends = [{ address = \"10.0.1.1:80\" }]",
+        "lb.toml:13: service api: backends[0].address: port 80 is not the VIP's port *; ipip does not \
+         rewrite ports: write 10.0.1.1:*",
+    ),
+];
+
+#[test]
+fn addresses_that_no_router_delivers_are_no_vips() {
+    let cases = [
+        ("0.0.0.0:80", "0.0.0.0 is the unspecified address"),
+        ("[::]:80", ":: is the unspecified address"),
+        ("127.0.0.1:80", "127.0.0.1 is a loopback address"),
+        ("[::1]:80", "::1 is a loopback address"),
+        ("224.0.0.1:80", "224.0.0.1 is a multicast address"),
+        ("[ff02::1]:80", "ff02::1 is a multicast address"),
+        ("255.255.255.255:80", "255.255.255.255 is the broadcast address"),
+    ];
+    for (vip, kind) in cases {
+        let service =
+            format!("[[service]]\nname = \"a\"\nvip = \"{vip}\"\nprotocol = \"tcp\"\nmode = \"ipip\"\n");
+        let advice = "a VIP is an address that clients reach through a route";
+        let expected = format!("lb.toml:5: service a: vip: {kind}; {advice}");
+        assert_eq!(mistakes(&format!("{DAEMON}{service}")), expected);
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_in_the_order_of_their_lines() {
+    let text = with_service("backends = [{ address = \"10.0.1.1\" }]\ntable_size = 4") + "[[servce]]\n";
+    let expected = "\
+lb.toml:8: service web: backends[0].address: \"10.0.1.1\": there is no port; expected ADDRESS:PORT such as \
+10.0.1.30:8080 or [2001:db8::1]:8080
+lb.toml:9: service web: table_size: 4 is not a prime; the next one is 5
+lb.toml:10: servce: unknown key; expected one of daemon, service";
+    assert_eq!(mistakes(&text), expected);
+}
+
+#[test]
+fn more_backends_than_a_slot_can_name_are_refused() {
+    let address = |index: usize| format!("{{ address = \"10.0.{}.{}:80\" }}", index / 256, index % 256);
+    let backends = |count| (0..count).map(address).collect::<Vec<_>>().join(",");
+    let fits = with_service(&format!("backends = [{}]", backends(MAX_BACKENDS)));
+    assert_eq!(read_ok(&fits).services[0].backends.len(), MAX_BACKENDS);
+    let too_many = with_service(&format!("backends = [{}]", backends(MAX_BACKENDS + 1)));
+    let expected =
+        "lb.toml:8: service web: backends: 32768 backends are more than 32767, the most of a service";
+    assert_eq!(mistakes(&too_many), expected);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = load(Path::new("/nonexistent/lb.toml")).unwrap_err().to_string();
+    assert_eq!(error, "/nonexistent/lb.toml: cannot be read: No such file or directory (os error 2)");
+}
+
+proptest::proptest! {
+    /// Pieces of a configuration in any order: whatever comes of it, nothing panics and a refusal says why.
+    #[test]
+    fn any_text_is_accepted_or_refused_with_a_reason(pieces in proptest::collection::vec(piece(), 0..20)) {
+        if let Err(error) = parse(&pieces.concat(), Path::new("lb.toml")) {
+            proptest::prop_assert!(!error.mistakes.is_empty());
+            proptest::prop_assert!(error.mistakes.iter().all(|mistake| mistake.line.is_some()));
+        }
+    }
+}
+
+fn piece() -> impl proptest::strategy::Strategy<Value = String> {
+    const PIECES: &[&str] = &[
+        DAEMON,
+        "[[service]]\n",
+        "[daemon]\n",
+        "name = ",
+        "vip = ",
+        "health = { kind = ",
+        "backends = [",
+        "limit = ",
+        "{ address = ",
+        "table_size = ",
+        "\"192.0.2.10:80\"",
+        "\"a\"",
+        "-9223372036854775808",
+        "0x7f",
+        "1e9",
+        "true",
+        "1979-05-27",
+        "}",
+        "]",
+        ", ",
+        "\n",
+        "\u{e9}",
+    ];
+    proptest::sample::select(PIECES).prop_map(str::to_owned)
+}

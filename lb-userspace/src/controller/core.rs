@@ -1,0 +1,400 @@
+//! The controller without its tasks: everything it knows, and what follows from each thing it learns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use lb_common::maglev::{Disruption, disruption};
+use lb_common::verdict::{DropReason, PassReason};
+
+use super::ledger::{Ledger, ServiceTotals};
+use super::{Change, ChangeError};
+use crate::config::check_backend;
+use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
+use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
+use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Service};
+use crate::neighbors::{NextHop, Unreachable};
+use crate::placement::{Placed, Placement, PlacementError, Services, deliverable, render};
+use crate::view::{Applied, BackendView, HealthState, InterfaceView, ReasonCount, ServiceView, Status};
+
+/// The ways to backends, as the kernel told them.
+pub(super) type NextHops = BTreeMap<IpAddr, Result<NextHop, Unreachable>>;
+
+/// Why the tables could not follow.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// There is no room.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// A table could not be read or written.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// What is known of one backend's health.
+#[derive(Debug)]
+struct Record {
+    tracker: HealthTracker,
+    since: Option<Instant>,
+    last: String,
+}
+
+/// The one owner of the tables.
+pub(super) struct Core<D> {
+    datapath: D,
+    services: Services,
+    health: BTreeMap<CheckTarget, Record>,
+    next_hops: NextHops,
+    placement: Placement,
+    image: Image,
+    ledger: Ledger,
+    generation: u64,
+    started: Instant,
+}
+
+impl<D: Datapath> Core<D> {
+    /// A controller that knows of no service yet.
+    pub(super) fn new(datapath: D) -> Self {
+        let placement = Placement::new(&datapath.capacity());
+        Self {
+            datapath,
+            services: Services::new(),
+            health: BTreeMap::new(),
+            next_hops: NextHops::new(),
+            placement,
+            image: Image::default(),
+            ledger: Ledger::default(),
+            generation: 0,
+            started: Instant::now(),
+        }
+    }
+
+    /// Makes `services` the ones that are wanted, whole or not at all.
+    pub(super) fn set_services(&mut self, services: Services) -> Result<Moved, ReconcileError> {
+        let before = std::mem::replace(&mut self.services, services);
+        let result = self.reconcile();
+        if result.is_ok() {
+            self.generation += 1;
+            self.follow_health_checks();
+        } else {
+            self.services = before;
+        }
+        result
+    }
+
+    /// Takes in the ways to backends.
+    pub(super) fn set_next_hops(&mut self, next_hops: NextHops) -> Result<(), ReconcileError> {
+        if self.next_hops != next_hops {
+            self.next_hops = next_hops;
+            self.reconcile()?;
+        }
+        Ok(())
+    }
+
+    /// Takes in finished checks.
+    pub(super) fn record(&mut self, reports: Vec<CheckReport>) -> Result<(), ReconcileError> {
+        let mut changed = false;
+        for CheckReport { target, outcome } in reports {
+            let Some(record) = self.health.get_mut(&target) else { continue };
+            record.last = outcome.to_string();
+            let first = !record.tracker.is_decided();
+            let transition = record.tracker.record(outcome.passed());
+            if first || transition.is_some() {
+                record.since = Some(Instant::now());
+            }
+            if let Some(health) = transition {
+                let word = if health == Health::Up { "up" } else { "down" };
+                tracing::info!(
+                    "service {}: backend {} is {word}: {outcome}",
+                    target.service,
+                    target.endpoint
+                );
+                changed = true;
+            }
+        }
+        if changed { self.reconcile().map(drop) } else { Ok(()) }
+    }
+
+    /// Applies an operator's change, whole or not at all.
+    pub(super) fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
+        let (services, name, summary) = edited(&self.services, change)?;
+        let moved = self.set_services(services).map_err(|error| ChangeError::Refused(error.to_string()))?;
+        tracing::info!("generation {}: {summary}", self.generation);
+        let slots_total = self.services.get(&name).map_or(0, |service| u64::from(service.table_size));
+        let Disruption { moved, least } = moved.0;
+        Ok(Applied {
+            generation: self.generation,
+            summary,
+            slots_moved: moved as u64,
+            slots_least: least as u64,
+            slots_total,
+        })
+    }
+
+    /// Brings the tables to what follows from everything that is known.
+    fn reconcile(&mut self) -> Result<Moved, ReconcileError> {
+        let placement =
+            self.placement.next(&self.services, |service, backend| self.takes_traffic(service, backend))?;
+        let image = render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
+        let mut ledger = self.ledger.next(&placement, &self.datapath)?;
+        apply(&mut self.datapath, &self.image, &image)?;
+        ledger.settle(&self.datapath)?;
+        let moved = Moved::between(&self.placement, &placement);
+        (self.placement, self.image, self.ledger) = (placement, image, ledger);
+        Ok(moved)
+    }
+
+    /// A backend that cannot be reached gets no slots: its packets would only be dropped.
+    fn takes_traffic(&self, service: &Service, backend: &Backend) -> bool {
+        backend.admin == AdminState::Ready
+            && self.health_of(service, backend.endpoint) != HealthState::Down
+            && self.next_hop(service, backend.endpoint.address).is_ok()
+    }
+
+    fn follow_health_checks(&mut self) {
+        let wanted = self.wanted_checks();
+        self.health.retain(|target, _| wanted.contains_key(target));
+        for (target, (_, check)) in wanted {
+            let tracker = HealthTracker::new(check.rise, check.fall);
+            let record =
+                self.health.entry(target).or_insert(Record { tracker, since: None, last: String::new() });
+            record.tracker.reconfigure(check.rise, check.fall);
+        }
+    }
+
+    /// The checks that should be running. A configuration has refused checks without a port.
+    pub(super) fn wanted_checks(&self) -> BTreeMap<CheckTarget, (SocketAddr, HealthCheck)> {
+        let check = |service: &Service, backend: &Backend| {
+            let check = service.health?;
+            let port = check.port.map_or_else(|| backend.endpoint.port.number(), |port| Some(port.get()))?;
+            let target = CheckTarget { service: service.name.clone(), endpoint: backend.endpoint };
+            Some((target, (SocketAddr::new(backend.endpoint.address, port), check)))
+        };
+        let of_service =
+            |service: &Service| service.backends.iter().filter_map(|b| check(service, b)).collect::<Vec<_>>();
+        self.services.values().flat_map(of_service).collect()
+    }
+
+    /// The addresses whose next hops are needed.
+    pub(super) fn backend_addresses(&self) -> BTreeSet<IpAddr> {
+        let backends = self.services.values().flat_map(|service| &service.backends);
+        backends.map(|backend| backend.endpoint.address).collect()
+    }
+
+    fn health_of(&self, service: &Service, endpoint: Endpoint) -> HealthState {
+        if service.health.is_none() {
+            return HealthState::Unchecked;
+        }
+        let target = CheckTarget { service: service.name.clone(), endpoint };
+        match self.health.get(&target).map(|record| record.tracker.health()) {
+            Some(Health::Down) => HealthState::Down,
+            _ => HealthState::Up,
+        }
+    }
+
+    fn next_hop(&self, service: &Service, address: IpAddr) -> Result<&NextHop, String> {
+        let hop = self.next_hops.get(&address).ok_or("not looked up yet")?;
+        let hop = hop.as_ref().map_err(ToString::to_string)?;
+        deliverable(service.mode, hop)?;
+        Ok(hop)
+    }
+
+    /// The daemon as a whole.
+    pub(super) fn status(&self, attachments: &[Attachment]) -> Result<Status, TableError> {
+        let services: Result<Vec<_>, _> =
+            self.services.values().map(|service| self.service_view(service)).collect();
+        let interfaces =
+            attachments.iter().zip(1..).map(|(attachment, row)| self.interface_view(attachment, row));
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            generation: self.generation,
+            interfaces: interfaces.collect::<Result<_, _>>()?,
+            services: services?,
+            warnings: self.services.values().flat_map(|service| self.warnings(service)).collect(),
+        })
+    }
+
+    fn interface_view(&self, attachment: &Attachment, row: u32) -> Result<InterfaceView, TableError> {
+        let count = |label: &str, meaning: &str, counter: u32| {
+            let packets = self.datapath.reason(row, counter)?;
+            Ok(ReasonCount { reason: label.to_owned(), meaning: meaning.to_owned(), packets })
+        };
+        let seen = |counts: Result<Vec<ReasonCount>, TableError>| {
+            counts.map(|counts| counts.into_iter().filter(|count| count.packets > 0).collect())
+        };
+        Ok(InterfaceView {
+            name: attachment.interface.clone(),
+            mode: attachment.mode.name().to_owned(),
+            passes: seen(
+                PassReason::ALL.iter().map(|r| count(r.label(), r.meaning(), r.counter())).collect(),
+            )?,
+            drops: seen(
+                DropReason::ALL.iter().map(|r| count(r.label(), r.meaning(), r.counter())).collect(),
+            )?,
+        })
+    }
+
+    fn service_view(&self, service: &Service) -> Result<ServiceView, TableError> {
+        let ServiceTotals { forwarded, withheld } = self.ledger.service(&service.name, &self.datapath)?;
+        let owners = self.placement.service(&service.name).map(Placed::owned_slots).unwrap_or_default();
+        let limit = |limit: crate::model::Limit| {
+            format!("{} packets/s per source, burst {}", limit.rate, limit.burst)
+        };
+        Ok(ServiceView {
+            name: service.name.clone(),
+            vip: service.vip.to_string(),
+            protocol: service.protocol,
+            mode: service.mode,
+            limit: service.limit.map(limit),
+            table_size: service.table_size,
+            backends_serving: owners.values().filter(|slots| **slots > 0).count(),
+            backends_total: service.backends.len(),
+            packets: forwarded.packets + withheld.limited + withheld.dropped,
+            bytes: forwarded.bytes,
+            new_flows: forwarded.new_flows,
+            limited: withheld.limited,
+            contended: withheld.contended,
+        })
+    }
+
+    fn warnings(&self, service: &Service) -> Vec<String> {
+        let name = &service.name;
+        let down = |backend: &&Backend| self.health_of(service, backend.endpoint) == HealthState::Down;
+        let mut warnings = Vec::new();
+        let (failed, total) = (service.backends.iter().filter(down).count(), service.backends.len());
+        if self.placement.service(name).is_none_or(|placed| placed.table().is_empty()) {
+            warnings.push(format!(
+                "service {name}: no backend takes traffic, its packets are dropped (lb backend list {name})"
+            ));
+        } else if failed > 0 {
+            warnings
+                .push(format!("service {name}: {failed} of {total} backends down (lb backend list {name})"));
+        }
+        for backend in &service.backends {
+            if let Err(reason) = self.next_hop(service, backend.endpoint.address) {
+                warnings.push(format!("service {name}: backend {}: {reason}", backend.endpoint));
+            }
+        }
+        warnings
+    }
+
+    /// The backends of one service.
+    pub(super) fn backends(&self, name: &str) -> Result<Vec<BackendView>, ChangeError> {
+        let service = self.services.get(name).ok_or_else(|| no_service(&self.services, name))?;
+        let owned = self.placement.service(name).map(Placed::owned_slots).unwrap_or_default();
+        let slots: u32 = owned.values().sum();
+        let share =
+            |endpoint| owned.get(&endpoint).map_or(0.0, |own| f64::from(*own) / f64::from(slots.max(1)));
+        let view = |backend: &Backend| self.backend_view(service, backend, share(backend.endpoint));
+        let views: Result<Vec<_>, _> = service.backends.iter().map(view).collect();
+        views.map_err(|error| ChangeError::Refused(error.to_string()))
+    }
+
+    fn backend_view(
+        &self,
+        service: &Service,
+        backend: &Backend,
+        share: f64,
+    ) -> Result<BackendView, TableError> {
+        let endpoint = backend.endpoint;
+        let counts = self.ledger.backend(&service.name, endpoint, &self.datapath)?;
+        let record = self.health.get(&CheckTarget { service: service.name.clone(), endpoint });
+        let next_hop = self.next_hop(service, endpoint.address);
+        Ok(BackendView {
+            address: endpoint.to_string(),
+            state: backend.admin,
+            health: self.health_of(service, endpoint),
+            weight: backend.weight,
+            share,
+            reachable: next_hop.is_ok(),
+            next_hop: next_hop.map_or_else(|reason| reason, ToString::to_string),
+            packets: counts.packets,
+            bytes: counts.bytes,
+            since_seconds: record.and_then(|r| r.since).map(|since| since.elapsed().as_secs()),
+            last_check: record.map(|r| r.last.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// The tables' owner lends them out.
+    pub(super) fn datapath(&mut self) -> &mut D {
+        &mut self.datapath
+    }
+}
+
+/// What a reconciliation moved, over all services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved(Disruption);
+
+impl Moved {
+    fn between(old: &Placement, new: &Placement) -> Self {
+        let mut sum = Disruption::default();
+        for (name, placed) in new.services() {
+            let before = old.service(name).map_or(&[][..], |placed| placed.table());
+            let Disruption { moved, least } = disruption(before, placed.table());
+            sum = Disruption { moved: sum.moved + moved, least: sum.least + least };
+        }
+        Self(sum)
+    }
+}
+
+/// The services after a change, the name of the one concerned, and the change in words.
+fn edited(services: &Services, change: Change) -> Result<(Services, String, String), ChangeError> {
+    let mut services = services.clone();
+    let name = change.service().to_owned();
+    let unknown = no_service(&services, &name);
+    let service = services.get_mut(&name).ok_or(unknown)?;
+    let summary = match change {
+        Change::AddBackend { backend, .. } => add_backend(service, backend)?,
+        Change::RemoveBackend { endpoint, .. } => {
+            let position = position(service, endpoint)?;
+            service.backends.remove(position);
+            format!("{name}: backend {endpoint} removed")
+        }
+        Change::DrainBackend { endpoint, .. } => {
+            let position = position(service, endpoint)?;
+            service.backends[position].admin = AdminState::Drain;
+            format!("{name}: backend {endpoint} drains")
+        }
+    };
+    Ok((services, name, summary))
+}
+
+/// Adds a backend, or puts one that drains back to work.
+fn add_backend(service: &mut Service, backend: Backend) -> Result<String, ChangeError> {
+    let (name, endpoint) = (&service.name, backend.endpoint);
+    let refused = |reason: String| ChangeError::Refused(format!("service {name}: {reason}"));
+    check_backend(service.vip, service.mode, endpoint).map_err(|error| refused(error.to_string()))?;
+    match service.backends.iter_mut().find(|other| other.endpoint == endpoint) {
+        Some(other) if other.admin == AdminState::Drain => {
+            *other = backend;
+            Ok(format!("{name}: backend {endpoint} is ready again"))
+        }
+        Some(_) => Err(refused(format!("backend {endpoint} is there already"))),
+        None => {
+            service.backends.push(backend);
+            Ok(format!("{name}: backend {endpoint} added"))
+        }
+    }
+}
+
+fn position(service: &Service, endpoint: Endpoint) -> Result<usize, ChangeError> {
+    let found = service.backends.iter().position(|backend| backend.endpoint == endpoint);
+    found.ok_or_else(|| {
+        let name = &service.name;
+        ChangeError::NotFound(format!(
+            "service {name} has no backend {endpoint}; see `lb backend list {name}`"
+        ))
+    })
+}
+
+fn no_service(services: &Services, name: &str) -> ChangeError {
+    let known: Vec<&str> = services.keys().map(String::as_str).collect();
+    ChangeError::NotFound(match known.as_slice() {
+        [] => format!("there is no service {name:?}, nor any other"),
+        known => format!("there is no service {name:?}; there are: {}", known.join(", ")),
+    })
+}
+
+#[cfg(test)]
+mod tests;

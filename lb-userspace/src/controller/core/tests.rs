@@ -1,0 +1,213 @@
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use lb_common::hash::HashKey;
+use lb_common::pipeline::{ServiceEvent, Tables};
+
+use super::*;
+use crate::datapath::{Capacity, MemoryDatapath};
+use crate::health::CheckOutcome;
+use crate::model::{ForwardMode, Protocol, Weight};
+
+fn endpoint(last: u8) -> Endpoint {
+    format!("10.0.1.{last}:80").parse().unwrap()
+}
+
+fn backend(last: u8) -> Backend {
+    Backend { endpoint: endpoint(last), weight: Weight::default(), admin: AdminState::Ready }
+}
+
+fn hop(last: u8) -> NextHop {
+    NextHop {
+        interface: "eth0".to_owned(),
+        ifindex: 2,
+        gateway: None,
+        source: Ipv4Addr::new(10, 0, 1, 254).into(),
+        source_mac: [2, 0, 0, 0, 0, 254],
+        mac: [2, 0, 0, 0, 0, last],
+        mtu: 1500,
+    }
+}
+
+fn web(backends: impl IntoIterator<Item = u8>) -> Services {
+    let health = HealthCheck {
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(500),
+        rise: 2,
+        fall: 3,
+        port: None,
+    };
+    let service = Service {
+        name: "web".to_owned(),
+        vip: "192.0.2.10:80".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        mode: ForwardMode::DsrL2,
+        table_size: 1021,
+        limit: None,
+        health: Some(health),
+        backends: backends.into_iter().map(backend).collect(),
+    };
+    Services::from([(service.name.clone(), service)])
+}
+
+/// A service `web` with backends 10.0.1.1 and 10.0.1.2, both reachable.
+fn core() -> Core<MemoryDatapath> {
+    let capacity = Capacity { services: 4, service_entries: 64, slots: 4096, backends: 64, bucket_sets: 1 };
+    let mut core = Core::new(MemoryDatapath::new(HashKey::ZERO, capacity, &[]));
+    core.set_services(web([1, 2])).unwrap();
+    core.set_next_hops((1..=10).map(|last| (endpoint(last).address, Ok(hop(last)))).collect()).unwrap();
+    core
+}
+
+/// The backends in the order of the configuration, and the percentage of slots each owns.
+fn shares(core: &Core<MemoryDatapath>) -> Vec<String> {
+    let share = |backend: BackendView| format!("{} {:.0}", backend.address, backend.share * 100.0);
+    core.backends("web").unwrap().into_iter().map(share).collect()
+}
+
+fn checked(last: u8, passed: bool) -> CheckReport {
+    let took = Duration::from_micros(400);
+    let outcome = if passed {
+        CheckOutcome::Connected { took }
+    } else {
+        CheckOutcome::Failed { reason: "refused".to_owned(), took }
+    };
+    CheckReport { target: CheckTarget { service: "web".to_owned(), endpoint: endpoint(last) }, outcome }
+}
+
+fn add(last: u8) -> Change {
+    Change::AddBackend { service: "web".to_owned(), backend: backend(last) }
+}
+
+fn remove(last: u8) -> Change {
+    Change::RemoveBackend { service: "web".to_owned(), endpoint: endpoint(last) }
+}
+
+fn drain(last: u8) -> Change {
+    Change::DrainBackend { service: "web".to_owned(), endpoint: endpoint(last) }
+}
+
+#[test]
+fn a_change_tells_what_it_moved() {
+    let mut core = core();
+    let applied = core.change(add(3)).unwrap();
+    assert_eq!((applied.generation, applied.slots_total), (2, 1021));
+    assert_eq!(applied.summary, "web: backend 10.0.1.3:80 added");
+    assert!((340..400).contains(&applied.slots_moved), "{} slots moved", applied.slots_moved);
+    assert!((339..=341).contains(&applied.slots_least), "{} slots had to move", applied.slots_least);
+    assert_eq!(shares(&core), ["10.0.1.1:80 33", "10.0.1.2:80 33", "10.0.1.3:80 33"]);
+}
+
+#[test]
+fn a_refused_change_changes_nothing() {
+    let mut core = core();
+    let before = core.datapath().words();
+    let not_found = |error: ChangeError| matches!(error, ChangeError::NotFound(_));
+    let refused = |error: ChangeError| matches!(error, ChangeError::Refused(_));
+    assert!(refused(core.change(add(1)).unwrap_err()));
+    assert!(not_found(core.change(remove(7)).unwrap_err()));
+    assert!(not_found(core.change(drain(7)).unwrap_err()));
+    let elsewhere = Change::RemoveBackend { service: "wbe".to_owned(), endpoint: endpoint(1) };
+    let error = core.change(elsewhere).unwrap_err();
+    assert_eq!(error.to_string(), "there is no service \"wbe\"; there are: web");
+    let other_port = Backend { endpoint: "10.0.1.5:81".parse().unwrap(), ..backend(5) };
+    assert!(refused(
+        core.change(Change::AddBackend { service: "web".to_owned(), backend: other_port }).unwrap_err()
+    ));
+    assert_eq!(core.datapath().words(), before);
+    assert_eq!(core.generation, 1);
+}
+
+#[test]
+fn a_change_without_room_changes_nothing() {
+    let mut core = core();
+    let before = core.datapath().words();
+    let error = core.set_services(web(1..=80)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "service web: the table of backends is full (64 in all); remove something first"
+    );
+    assert_eq!(core.datapath().words(), before);
+    assert_eq!(shares(&core), ["10.0.1.1:80 50", "10.0.1.2:80 50"]);
+}
+
+#[test]
+fn a_drained_backend_has_no_slots_and_can_come_back() {
+    let mut core = core();
+    core.change(drain(1)).unwrap();
+    assert_eq!(shares(&core), ["10.0.1.1:80 0", "10.0.1.2:80 100"]);
+    assert_eq!(core.change(add(1)).unwrap().summary, "web: backend 10.0.1.1:80 is ready again");
+    assert_eq!(shares(&core)[0], "10.0.1.1:80 50");
+}
+
+#[test]
+fn health_decides_by_rise_and_fall() {
+    let mut core = core();
+    core.record(vec![checked(1, true), checked(2, true)]).unwrap();
+    core.record(vec![checked(1, false), checked(1, false)]).unwrap();
+    assert_eq!(shares(&core)[0], "10.0.1.1:80 50");
+    core.record(vec![checked(1, false)]).unwrap();
+    assert_eq!(shares(&core)[0], "10.0.1.1:80 0");
+    assert_eq!(
+        core.status(&[]).unwrap().warnings,
+        ["service web: 1 of 2 backends down (lb backend list web)"]
+    );
+    core.record(vec![checked(1, true)]).unwrap();
+    assert_eq!(shares(&core)[0], "10.0.1.1:80 0");
+    core.record(vec![checked(1, true)]).unwrap();
+    assert_eq!(shares(&core)[0], "10.0.1.1:80 50");
+    assert_eq!(core.backends("web").unwrap()[0].last_check, "connected in 0.4 ms");
+}
+
+#[test]
+fn a_report_of_a_backend_that_is_gone_is_ignored() {
+    let mut core = core();
+    core.change(remove(1)).unwrap();
+    core.record(vec![checked(1, false)]).unwrap();
+    assert_eq!(shares(&core), ["10.0.1.2:80 100"]);
+}
+
+#[test]
+fn an_unreachable_backend_has_no_slots() {
+    let mut core = core();
+    let silent = Unreachable::NoNeighbor { interface: "eth0".to_owned(), address: endpoint(1).address };
+    let behind_router = NextHop { gateway: Some(Ipv4Addr::new(10, 0, 1, 253).into()), ..hop(2) };
+    core.set_next_hops(NextHops::from([
+        (endpoint(1).address, Err(silent)),
+        (endpoint(2).address, Ok(behind_router)),
+    ]))
+    .unwrap();
+    assert!(core.placement.service("web").unwrap().table().is_empty());
+    let warnings = core.status(&[]).unwrap().warnings.join("\n");
+    assert!(warnings.contains("no backend takes traffic"), "{warnings}");
+    assert!(warnings.contains("10.0.1.1 has not answered ARP on eth0"), "{warnings}");
+    assert!(warnings.contains("dsr-l2 reaches only backends on a link of this host"), "{warnings}");
+}
+
+#[test]
+fn totals_never_go_back() {
+    let mut core = core();
+    let row = |core: &Core<MemoryDatapath>, last| {
+        core.placement.service("web").unwrap().backend_row(&endpoint(last)).unwrap()
+    };
+    let packets = |core: &Core<MemoryDatapath>| core.status(&[]).unwrap().services[0].packets;
+    let (first, second) = (row(&core, 1), row(&core, 2));
+    core.datapath().count_forwarded(first, 100, true);
+    core.datapath().count_forwarded(second, 50, false);
+    core.datapath().count_service(0, ServiceEvent::Limited);
+    assert_eq!(packets(&core), 3);
+    core.change(remove(1)).unwrap();
+    assert_eq!(packets(&core), 3, "the removed backend's packets stay with the service");
+    core.change(add(3)).unwrap();
+    core.change(add(4)).unwrap();
+    assert_eq!(row(&core, 3), first, "the row is used again");
+    let of_third = core.backends("web").unwrap().into_iter().find(|b| b.address == "10.0.1.3:80").unwrap();
+    assert_eq!(of_third.packets, 0, "and starts from zero for its new owner");
+    for last in 5..=10 {
+        core.change(add(last)).unwrap();
+    }
+    assert_ne!(row(&core, 2), second, "the service has outgrown its rows");
+    assert_eq!(packets(&core), 3);
+    let view = core.status(&[]).unwrap().services.remove(0);
+    assert_eq!((view.bytes, view.new_flows, view.limited), (150, 1, 1));
+}

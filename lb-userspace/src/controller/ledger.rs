@@ -1,0 +1,141 @@
+//! Counters that only ever grow, although the rows behind them move and are used again.
+
+use std::collections::BTreeMap;
+
+use lb_common::layout::{Forwarded, Withheld};
+
+use crate::datapath::{Datapath, TableError};
+use crate::model::Endpoint;
+use crate::placement::Placement;
+
+/// A counter row that counts for somebody since some moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Account {
+    row: u32,
+    /// What the row held at that moment.
+    baseline: Forwarded,
+    /// What rows before this one have counted.
+    carried: Forwarded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct ServiceAccount {
+    row: u32,
+    baseline: Withheld,
+    /// What backends that are gone have taken.
+    retired: Forwarded,
+}
+
+/// Who counts in which row. Made by [`Ledger::next`] before a change, completed by [`Ledger::settle`] after it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    backends: BTreeMap<(String, Endpoint), Account>,
+    services: BTreeMap<String, ServiceAccount>,
+    closing: Vec<(String, Endpoint, Account)>,
+}
+
+/// All that a service has received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ServiceTotals {
+    /// What went to its backends, those of the past included.
+    pub(super) forwarded: Forwarded,
+    /// What did not.
+    pub(super) withheld: Withheld,
+}
+
+impl Ledger {
+    /// The ledger for the next placement. Reads the rows that come into use, while nobody counts in them yet.
+    pub(super) fn next<D: Datapath + ?Sized>(
+        &self,
+        placement: &Placement,
+        tables: &D,
+    ) -> Result<Self, TableError> {
+        let mut next = Self::default();
+        for (name, placed) in placement.services() {
+            let row = placed.row();
+            let old = self.services.get(name).filter(|old| old.row == row);
+            let account = match old {
+                Some(old) => *old,
+                None => {
+                    ServiceAccount { row, baseline: tables.withheld(row)?, retired: Forwarded::default() }
+                }
+            };
+            next.services.insert(name.clone(), account);
+            for (endpoint, row) in placed.backend_rows() {
+                let key = (name.clone(), *endpoint);
+                let account = match self.backends.get(&key).filter(|old| old.row == row) {
+                    Some(old) => *old,
+                    None => Account { row, baseline: tables.forwarded(row)?, carried: Forwarded::default() },
+                };
+                next.backends.insert(key, account);
+            }
+        }
+        let left =
+            self.backends.iter().filter(|(key, old)| next.backends.get(*key).map(|a| a.row) != Some(old.row));
+        next.closing =
+            left.map(|((service, endpoint), account)| (service.clone(), *endpoint, *account)).collect();
+        Ok(next)
+    }
+
+    /// Carries over what the rows given up have counted, now that nobody counts in them any more.
+    pub(super) fn settle<D: Datapath + ?Sized>(&mut self, tables: &D) -> Result<(), TableError> {
+        for (service, endpoint, account) in std::mem::take(&mut self.closing) {
+            let total = total(&account, tables)?;
+            if let Some(heir) = self.backends.get_mut(&(service.clone(), endpoint)) {
+                heir.carried = add(heir.carried, total);
+            } else if let Some(service) = self.services.get_mut(&service) {
+                service.retired = add(service.retired, total);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a backend has received; nothing if there is no such backend.
+    pub(super) fn backend<D: Datapath + ?Sized>(
+        &self,
+        service: &str,
+        endpoint: Endpoint,
+        tables: &D,
+    ) -> Result<Forwarded, TableError> {
+        let account = self.backends.get(&(service.to_owned(), endpoint));
+        account.map_or(Ok(Forwarded::default()), |account| total(account, tables))
+    }
+
+    /// What a service has received; nothing if there is no such service.
+    pub(super) fn service<D: Datapath + ?Sized>(
+        &self,
+        name: &str,
+        tables: &D,
+    ) -> Result<ServiceTotals, TableError> {
+        let Some(account) = self.services.get(name) else { return Ok(ServiceTotals::default()) };
+        let mut forwarded = account.retired;
+        for (_, backend) in self.backends.iter().filter(|((service, _), _)| service == name) {
+            forwarded = add(forwarded, total(backend, tables)?);
+        }
+        let (now, then) = (tables.withheld(account.row)?, account.baseline);
+        let withheld = Withheld {
+            limited: now.limited.wrapping_sub(then.limited),
+            dropped: now.dropped.wrapping_sub(then.dropped),
+            contended: now.contended.wrapping_sub(then.contended),
+        };
+        Ok(ServiceTotals { forwarded, withheld })
+    }
+}
+
+fn total<D: Datapath + ?Sized>(account: &Account, tables: &D) -> Result<Forwarded, TableError> {
+    let (now, then) = (tables.forwarded(account.row)?, account.baseline);
+    let since = Forwarded {
+        packets: now.packets.wrapping_sub(then.packets),
+        bytes: now.bytes.wrapping_sub(then.bytes),
+        new_flows: now.new_flows.wrapping_sub(then.new_flows),
+    };
+    Ok(add(account.carried, since))
+}
+
+fn add(a: Forwarded, b: Forwarded) -> Forwarded {
+    Forwarded {
+        packets: a.packets + b.packets,
+        bytes: a.bytes + b.bytes,
+        new_flows: a.new_flows + b.new_flows,
+    }
+}

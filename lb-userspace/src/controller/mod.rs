@@ -1,0 +1,257 @@
+//! The controller: the task that owns what is wanted, what is known, and the tables, and lets nobody else near them.
+//!
+//! Requests, finished health checks and news from the kernel reach it one at a time; each ends in the same step, the
+//! reconciliation of `core`.
+
+mod core;
+mod ledger;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::block_in_place;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::datapath::{Attachment, Datapath};
+use crate::health::{CheckReport, Checker};
+use crate::model::{Backend, Endpoint};
+use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
+use crate::placement::Services;
+use crate::view::{Applied, BackendView, Status};
+use core::Core;
+pub use core::ReconcileError;
+
+/// How often next hops are looked up without news from the kernel, so that neighbours nobody asks for stay known.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long to wait for neighbours to answer before the first packet is let in, and before a backend is added.
+const FIRST_ANSWERS: Duration = Duration::from_secs(2);
+const NEW_ANSWER: Duration = Duration::from_millis(500);
+
+/// An operator's change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds a backend, or puts a draining one back to work.
+    AddBackend {
+        /// The service's name.
+        service: String,
+        /// The backend.
+        backend: Backend,
+    },
+    /// Removes a backend at once.
+    RemoveBackend {
+        /// The service's name.
+        service: String,
+        /// The backend.
+        endpoint: Endpoint,
+    },
+    /// Gives a backend no new traffic.
+    DrainBackend {
+        /// The service's name.
+        service: String,
+        /// The backend.
+        endpoint: Endpoint,
+    },
+}
+
+impl Change {
+    /// Name of the service concerned.
+    pub fn service(&self) -> &str {
+        match self {
+            Self::AddBackend { service, .. }
+            | Self::RemoveBackend { service, .. }
+            | Self::DrainBackend { service, .. } => service,
+        }
+    }
+}
+
+/// Why a change was not made. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// What it names does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// It contradicts what is there, or there is no room.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon is shutting down.
+    #[error("{ControllerGone}")]
+    Gone,
+}
+
+/// The controller has ended: the daemon is shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is shutting down")]
+pub struct ControllerGone;
+
+impl From<ControllerGone> for ChangeError {
+    fn from(ControllerGone: ControllerGone) -> Self {
+        Self::Gone
+    }
+}
+
+enum Request {
+    Status(oneshot::Sender<Status>),
+    Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
+    Change(Change, oneshot::Sender<Result<Applied, ChangeError>>),
+}
+
+/// How API, CLI and metrics talk to the controller.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    /// The daemon as a whole.
+    pub async fn status(&self) -> Result<Status, ControllerGone> {
+        self.ask(Request::Status).await
+    }
+
+    /// The backends of one service.
+    pub async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {
+        self.ask(|answer| Request::Backends(service.to_owned(), answer)).await?
+    }
+
+    /// Applies a change whole, or refuses it whole.
+    pub async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
+        self.ask(|answer| Request::Change(change, answer)).await?
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ControllerGone> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.map_err(|_| ControllerGone)?;
+        answered.await.map_err(|_| ControllerGone)
+    }
+}
+
+/// Why the controller could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The tables could not take the configuration.
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+    /// The kernel does not tell next hops.
+    #[error(transparent)]
+    Neighbors(#[from] NeighborsError),
+}
+
+/// The controller, filled but not yet at work: packets can be let in.
+pub struct Controller<D> {
+    core: Core<D>,
+    neighbors: Neighbors,
+    checker: Checker,
+    reports: mpsc::Receiver<CheckReport>,
+    requests: mpsc::Receiver<Request>,
+}
+
+impl<D: Datapath + 'static> Controller<D> {
+    /// Fills the tables of `datapath` with `services`, and waits a moment for neighbours to answer.
+    pub async fn start(datapath: D, services: Services) -> Result<(Self, Handle), ControllerError> {
+        let (requests_sender, requests) = mpsc::channel(64);
+        let (reports_sender, reports) = mpsc::channel(1024);
+        let mut core = Core::new(datapath);
+        core.set_services(services)?;
+        let neighbors = Neighbors::connect().await?;
+        let mut controller =
+            Self { core, neighbors, checker: Checker::new(reports_sender), reports, requests };
+        controller.look_up_until(FIRST_ANSWERS, None).await?;
+        controller.checker.update(controller.core.wanted_checks());
+        Ok((controller, Handle { requests: requests_sender }))
+    }
+
+    /// Lends out the tables' owner for attaching and detaching its program.
+    pub fn datapath(&mut self) -> &mut D {
+        self.core.datapath()
+    }
+
+    /// Looks up next hops until every neighbour has answered, `patience` at most.
+    ///
+    /// `newcomer` is the address of a backend that is about to be added: it should take traffic as soon as it is there.
+    async fn look_up_until(
+        &mut self,
+        patience: Duration,
+        newcomer: Option<IpAddr>,
+    ) -> Result<(), ControllerError> {
+        let deadline = Instant::now() + patience;
+        while self.look_up(newcomer).await? {
+            match timeout_at(deadline, self.neighbors.changed()).await {
+                Ok(changed) => changed?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the kernel for all next hops; says whether it is worth waiting for a neighbour to answer.
+    async fn look_up(&mut self, newcomer: Option<IpAddr>) -> Result<bool, ControllerError> {
+        let mut targets = self.core.backend_addresses();
+        targets.extend(newcomer);
+        let next_hops = self.neighbors.resolve(&targets).await?;
+        let silent = |hop: &Result<_, _>| matches!(hop, Err(Unreachable::NoNeighbor { .. }));
+        let waiting = match newcomer {
+            Some(newcomer) => next_hops.get(&newcomer).is_some_and(silent),
+            None => next_hops.values().any(silent),
+        };
+        block_in_place(|| self.core.set_next_hops(next_hops))?;
+        Ok(waiting)
+    }
+
+    /// Works until every [`Handle`] is gone. `attachments` are told in the status, in the order of their counter rows.
+    pub async fn run(mut self, attachments: &[Attachment]) -> Result<(), ControllerError> {
+        let mut lookups = interval(LOOKUP_INTERVAL);
+        lookups.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut finished = Vec::new();
+        loop {
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => self.answer(request, attachments).await?,
+                    None => return Ok(()),
+                },
+                _ = self.reports.recv_many(&mut finished, 1024) => {
+                    let finished = std::mem::take(&mut finished);
+                    report(block_in_place(|| self.core.record(finished)));
+                }
+                changed = self.neighbors.changed() => {
+                    changed?;
+                    self.look_up(None).await?;
+                }
+                _ = lookups.tick() => {
+                    self.look_up(None).await?;
+                }
+            }
+        }
+    }
+
+    /// Answers a request. Whoever asked may have gone in the meantime; what was done stays done.
+    async fn answer(&mut self, request: Request, attachments: &[Attachment]) -> Result<(), ControllerError> {
+        match request {
+            Request::Status(answer) => match self.core.status(attachments) {
+                Ok(status) => drop(answer.send(status)),
+                Err(error) => tracing::error!("cannot read the counters: {error}"),
+            },
+            Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
+            Request::Change(change, answer) => {
+                if let Change::AddBackend { backend, .. } = &change {
+                    self.look_up_until(NEW_ANSWER, Some(backend.endpoint.address)).await?;
+                }
+                let result = block_in_place(|| self.core.change(change));
+                let changed = result.is_ok();
+                drop(answer.send(result));
+                if changed {
+                    self.checker.update(self.core.wanted_checks());
+                    self.look_up(None).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A reconciliation that failed without anybody waiting for it is told and tried again with the next news.
+fn report(result: Result<(), ReconcileError>) {
+    if let Err(error) = result {
+        tracing::error!("the tables could not follow a change of health: {error}");
+    }
+}

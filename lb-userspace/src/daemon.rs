@@ -1,0 +1,177 @@
+//! `lb run`: brings everything up in an order in which nothing is ever half attached, and down again.
+
+use std::io;
+
+use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::api::{self, ApiSocket};
+use crate::config::{Config, HashKeyError, read_hash_key};
+use crate::controller::{Controller, ControllerError, Handle};
+use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, check_host};
+use crate::metrics;
+use crate::model::Service;
+use crate::placement::{Services, hash_key};
+
+/// Why the daemon could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// An interface does not exist.
+    #[error(
+        "there is no interface {name}; `ip link` lists those there are, [daemon] interfaces names those to use"
+    )]
+    NoInterface {
+        /// The name that was configured.
+        name: String,
+    },
+    /// Signals cannot be received.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The key of the flow hash cannot be had.
+    #[error(transparent)]
+    HashKey(#[from] HashKeyError),
+    /// The API socket cannot be bound.
+    #[error(transparent)]
+    Api(#[from] api::BindError),
+    /// The metrics address cannot be bound.
+    #[error(transparent)]
+    Metrics(#[from] metrics::BindError),
+    /// The program cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The program cannot be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The controller could not start, or stopped.
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// Whatever fails before the first packet is let in leaves nothing behind: sockets are bound and tables filled before
+/// the program is attached, and all of it is given back when this function returns.
+pub async fn run(config: Config) -> Result<(), DaemonError> {
+    check_host()?;
+    let stop = Stop::install()?;
+    let indices =
+        config.daemon.interfaces.iter().map(|name| interface_index(name)).collect::<Result<Vec<_>, _>>()?;
+    let secret = secret(&config)?;
+    let api = api::bind(&config.daemon.socket)?;
+    let metrics = match config.daemon.metrics {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
+    let datapath = KernelDatapath::load(hash_key(secret), capacity(&config.services), &indices)?;
+    let services: Services =
+        config.services.into_iter().map(|service| (service.name.clone(), service)).collect();
+    let (mut controller, handle) = Controller::start(datapath, services).await?;
+    let attachments = attach(controller.datapath(), &config.daemon.interfaces, &indices)?;
+    serve(controller, handle, api, metrics, &attachments, stop).await
+}
+
+/// Serves until told to stop. Dropping `attachments` afterwards, in the caller, detaches the program.
+async fn serve(
+    controller: Controller<KernelDatapath>,
+    handle: Handle,
+    api: ApiSocket,
+    metrics: Option<TcpListener>,
+    attachments: &[Attachment],
+    mut stop: Stop,
+) -> Result<(), DaemonError> {
+    let (stopping, stopped) = watch::channel(false);
+    let wait = || {
+        let mut stopped = stopped.clone();
+        // An error means that the sender is gone, which is a stop too.
+        async move { drop(stopped.wait_for(|stopped| *stopped).await) }
+    };
+    let mut servers = JoinSet::new();
+    servers.spawn(api::serve(api, handle.clone(), wait()));
+    if let Some(listener) = metrics {
+        servers.spawn(metrics::serve(listener, handle.clone(), wait()));
+    }
+    drop(handle);
+    let names: Vec<_> = attachments.iter().map(|a| format!("{} ({})", a.interface, a.mode.name())).collect();
+    tracing::info!("forwarding on {}", names.join(", "));
+    let result = tokio::select! {
+        result = controller.run(attachments) => result.map_err(DaemonError::from),
+        () = stop.wait() => Ok(()),
+    };
+    tracing::info!("stopping");
+    // The controller is gone, so requests under way are answered at once: nothing here can take long.
+    drop(stopping);
+    while servers.join_next().await.is_some() {}
+    result
+}
+
+fn attach(
+    datapath: &mut KernelDatapath,
+    names: &[String],
+    indices: &[u32],
+) -> Result<Vec<Attachment>, AttachError> {
+    names.iter().zip(indices).map(|(name, index)| datapath.attach(name, *index)).collect()
+}
+
+fn interface_index(name: &str) -> Result<u32, DaemonError> {
+    let missing = |_| DaemonError::NoInterface { name: name.to_owned() };
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(missing)?;
+    netdevice::name_to_index(any, name).map_err(missing)
+}
+
+/// The secret of the flow hash: the configured one, else one that this host has kept to itself since it was installed.
+///
+/// It must survive a restart, or every flow would be hashed anew.
+fn secret(config: &Config) -> Result<[u8; 16], DaemonError> {
+    if let Some(path) = &config.daemon.hash_key {
+        return Ok(read_hash_key(path)?);
+    }
+    if let Ok(key) = read_hash_key("/etc/machine-id".as_ref()) {
+        return Ok(key);
+    }
+    tracing::warn!(
+        "no [daemon] hash_key and no /etc/machine-id: flows are hashed with a key of this run, and a restart will move them"
+    );
+    let mut key = [0; 16];
+    let random =
+        std::fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut key));
+    random.map_err(|source| HashKeyError::unreadable("/dev/urandom".as_ref(), source))?;
+    Ok(key)
+}
+
+/// Room for twice what is configured, and never less than the default.
+fn capacity(services: &[Service]) -> Capacity {
+    let default = Capacity::default();
+    let twice = |needed: usize| u32::try_from(needed * 2).unwrap_or(u32::MAX).checked_next_power_of_two();
+    let room = |needed: usize, least: u32| twice(needed).unwrap_or(1 << 31).max(least);
+    let backends =
+        services.iter().map(|service| (service.backends.len() * 2).next_power_of_two().max(8)).sum();
+    Capacity {
+        services: room(services.len(), default.services),
+        slots: room(services.iter().map(|service| service.table_size as usize + 16).sum(), default.slots),
+        backends: room(backends, default.backends),
+        ..default
+    }
+}
+
+/// SIGTERM and SIGINT, either of which ends the daemon.
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn install() -> Result<Self, DaemonError> {
+        let listen = |kind| signal(kind).map_err(DaemonError::Signals);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

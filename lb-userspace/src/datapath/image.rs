@@ -1,0 +1,255 @@
+//! What the tables should hold, and the order of stores that gets them there without a moment at which a packet is lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable, cast_slice};
+use lb_common::layout::{BackendEntry, Region, ServiceEntry, VIP_WAYS, VipSet};
+use lb_common::slot::Slot;
+
+use super::Table;
+
+/// The contents of all tables: entry by entry, slots by their first; what is absent is zero.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Image {
+    /// Sets of the VIP directory.
+    pub vips: BTreeMap<u32, VipSet>,
+    /// Entries of the service table.
+    pub services: BTreeMap<u32, ServiceEntry>,
+    /// Slot tables, by the index of their first slot, which is a multiple of a line.
+    pub slots: BTreeMap<u32, Arc<[Slot]>>,
+    /// Backends.
+    pub backends: BTreeMap<u32, BackendEntry>,
+}
+
+/// One aligned 64-bit store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Where.
+    pub table: Table,
+    /// Index of the word in the whole table.
+    pub word: usize,
+    /// What.
+    pub value: u64,
+}
+
+/// Stores in two steps, between which every packet that is under way has to finish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// From the backends up to the VIPs that lead to them: nothing is reachable before it is whole.
+    pub publish: Vec<Store>,
+    /// What nothing leads to any more.
+    pub retire: Vec<Store>,
+}
+
+impl Image {
+    /// The stores that turn tables with this content into tables with the content of `new`.
+    pub fn changes(&self, new: &Self) -> Changes {
+        let mut changes = Changes::default();
+        entries(&self.backends, &new.backends, Table::Backends, &mut changes);
+        slots(&self.slots, &new.slots, &mut changes);
+        entries(&self.services, &new.services, Table::Services, &mut changes);
+        vips(&self.vips, &new.vips, &mut changes.publish);
+        changes
+    }
+}
+
+/// Stores what differs between two runs of words.
+fn words(table: Table, first: usize, old: &[u64], new: &[u64], stores: &mut Vec<Store>) {
+    let differing = old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new);
+    stores.extend(differing.map(|(at, (_, new))| Store { table, word: first + at, value: *new }));
+}
+
+/// New and changed entries are published, missing ones retired.
+fn entries<T: Pod>(old: &BTreeMap<u32, T>, new: &BTreeMap<u32, T>, table: Table, changes: &mut Changes) {
+    let zero = T::zeroed();
+    let change = |index: &u32, from: &T, to: &T, stores: &mut Vec<Store>| {
+        let first = *index as usize * table.entry_words();
+        words(table, first, cast_slice(&[*from]), cast_slice(&[*to]), stores);
+    };
+    for (index, entry) in new {
+        change(index, old.get(index).unwrap_or(&zero), entry, &mut changes.publish);
+    }
+    for (index, entry) in old.iter().filter(|(index, _)| !new.contains_key(index)) {
+        change(index, entry, &zero, &mut changes.retire);
+    }
+}
+
+/// A slot table's words, the last one filled up with a settled slot of backend 0, which is a word of zeros.
+fn slot_words(slots: &[Slot]) -> Vec<u64> {
+    let pair = |pair: &[Slot]| {
+        let [first, second] = [pair[0], pair.get(1).copied().unwrap_or(Slot::zeroed())];
+        bytemuck::cast::<[Slot; 2], u64>([first, second])
+    };
+    slots.chunks(2).map(pair).collect()
+}
+
+fn slots(old: &BTreeMap<u32, Arc<[Slot]>>, new: &BTreeMap<u32, Arc<[Slot]>>, changes: &mut Changes) {
+    for (base, table) in new {
+        let before = old.get(base);
+        if before.is_some_and(|before| Arc::ptr_eq(before, table)) {
+            continue;
+        }
+        slot_range(*base, before.map_or(&[], |before| before), table, &mut changes.publish);
+    }
+    for (base, table) in old.iter().filter(|(base, _)| !new.contains_key(base)) {
+        slot_range(*base, table, &[], &mut changes.retire);
+    }
+}
+
+fn slot_range(base: u32, old: &[Slot], new: &[Slot], stores: &mut Vec<Store>) {
+    let (mut old, mut new) = (slot_words(old), slot_words(new));
+    let length = old.len().max(new.len());
+    old.resize(length, 0);
+    new.resize(length, 0);
+    words(Table::Slots, base as usize / 2, &old, &new, stores);
+}
+
+/// A way is found by its address and its region, so: clear the region, change the address, set the region.
+fn vips(old: &BTreeMap<u32, VipSet>, new: &BTreeMap<u32, VipSet>, stores: &mut Vec<Store>) {
+    let zero = VipSet::zeroed();
+    let mut indices: Vec<u32> = old.keys().chain(new.keys()).copied().collect();
+    indices.sort_unstable();
+    indices.dedup();
+    for index in indices {
+        let (from, to) = (old.get(&index).unwrap_or(&zero), new.get(&index).unwrap_or(&zero));
+        let closed = close_moved_ways(from, to);
+        let renamed = VipSet { region: closed.region, ..*to };
+        let first = index as usize * Table::Vips.entry_words();
+        for (from, to) in [(from, &closed), (&closed, &renamed), (&renamed, to)] {
+            words(Table::Vips, first, cast_slice(&[*from]), cast_slice(&[*to]), stores);
+        }
+    }
+}
+
+/// `from` without the ways whose address changes.
+fn close_moved_ways(from: &VipSet, to: &VipSet) -> VipSet {
+    let mut closed = *from;
+    for way in 0..VIP_WAYS {
+        if (from.low[way], from.high[way]) != (to.low[way], to.high[way]) {
+            closed.region[way] = Region::NONE;
+        }
+    }
+    closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Capacity, Datapath, MemoryDatapath, TableError, apply};
+    use super::*;
+    use lb_common::hash::HashKey;
+    use lb_common::layout::{Forwarded, Withheld};
+    use lb_common::slot::BackendId;
+    use proptest::prelude::*;
+
+    fn vip_set() -> impl Strategy<Value = VipSet> {
+        (any::<[u64; 4]>(), any::<[u64; 4]>(), any::<[u16; 4]>()).prop_map(|(low, high, base)| VipSet {
+            low: low.map(|n| n % 3),
+            high: high.map(|n| n % 2),
+            region: base
+                .map(|base| if base % 3 == 0 { Region::NONE } else { Region::new(base.into(), 0, 0) }),
+        })
+    }
+
+    fn table() -> impl Strategy<Value = Arc<[Slot]>> {
+        let slot = (0..4u16).prop_map(|id| Slot::settled(BackendId::try_new(id).unwrap()));
+        prop::collection::vec(slot, 0..40).prop_map(Into::into)
+    }
+
+    fn words_of<T: Pod + std::fmt::Debug>(count: usize) -> impl Strategy<Value = T> {
+        prop::collection::vec(0..3u64, count..=count)
+            .prop_map(|words| *bytemuck::from_bytes(cast_slice(&words)))
+    }
+
+    fn image() -> impl Strategy<Value = Image> {
+        let slots = prop::collection::btree_map((0..4u32).prop_map(|n| n * 48), table(), 0..4);
+        (
+            prop::collection::btree_map(0..4u32, vip_set(), 0..3),
+            prop::collection::btree_map(0..8u32, words_of(8), 0..5),
+            slots,
+            prop::collection::btree_map(0..8u32, words_of(8), 0..5),
+        )
+            .prop_map(|(vips, services, slots, backends)| Image { vips, services, slots, backends })
+    }
+
+    fn memory() -> MemoryDatapath {
+        let capacity = Capacity { services: 4, service_entries: 8, slots: 256, backends: 8, bucket_sets: 1 };
+        MemoryDatapath::new(HashKey::ZERO, capacity, &[])
+    }
+
+    /// Tables that refuse the n-th store.
+    struct Faulty {
+        inner: MemoryDatapath,
+        fails_at: usize,
+        stores: usize,
+    }
+
+    impl Datapath for Faulty {
+        fn capacity(&self) -> Capacity {
+            self.inner.capacity()
+        }
+
+        fn store(&mut self, store: Store) -> Result<(), TableError> {
+            self.stores += 1;
+            if self.stores == self.fails_at {
+                return Err(TableError { table: "test", entry: 0, reason: "injected".to_owned() });
+            }
+            self.inner.store(store)
+        }
+
+        fn settle(&mut self) {}
+
+        fn forwarded(&self, row: u32) -> Result<Forwarded, TableError> {
+            self.inner.forwarded(row)
+        }
+
+        fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
+            self.inner.withheld(row)
+        }
+
+        fn reason(&self, row: u32, counter: u32) -> Result<u64, TableError> {
+            self.inner.reason(row, counter)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_lead_from_one_image_to_the_other(a in image(), b in image()) {
+            let mut stepwise = memory();
+            apply(&mut stepwise, &Image::default(), &a).unwrap();
+            apply(&mut stepwise, &a, &b).unwrap();
+            let mut direct = memory();
+            apply(&mut direct, &Image::default(), &b).unwrap();
+            prop_assert_eq!(stepwise.words(), direct.words());
+        }
+
+        #[test]
+        fn a_failed_store_leaves_the_old_image(a in image(), b in image(), at in any::<prop::sample::Index>()) {
+            let mut before = memory();
+            apply(&mut before, &Image::default(), &a).unwrap();
+            let changes = a.changes(&b);
+            let count = changes.publish.len() + changes.retire.len();
+            prop_assume!(count > 0);
+            let mut faulty = Faulty { inner: before.clone(), fails_at: at.index(count) + 1, stores: 0 };
+            prop_assert!(apply(&mut faulty, &a, &b).is_err());
+            prop_assert_eq!(faulty.inner.words(), before.words());
+        }
+
+        /// At no point can an address lead to another address's region.
+        #[test]
+        fn a_way_is_closed_while_its_address_changes(a in vip_set(), b in vip_set()) {
+            let of = |set: VipSet| Image { vips: BTreeMap::from([(0, set)]), ..Image::default() };
+            let allowed = |low, high, region| {
+                let has = |s: &VipSet| (0..4).any(|w| (s.low[w], s.high[w], s.region[w]) == (low, high, region));
+                region == Region::NONE || has(&a) || has(&b)
+            };
+            let mut now = a;
+            for store in of(a).changes(&of(b)).publish {
+                bytemuck::cast_slice_mut::<VipSet, u64>(std::slice::from_mut(&mut now))[store.word] = store.value;
+                for way in 0..4 {
+                    prop_assert!(allowed(now.low[way], now.high[way], now.region[way]));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The program and its tables in the kernel.
+
+use std::borrow::Borrow;
+use std::os::fd::AsFd;
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use lb_common::hash::HashKey;
+use lb_common::layout::{Forwarded, Withheld};
+use lb_common::verdict::REASON_COUNTERS;
+use rustix::io::Errno;
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::mapping::{Mapping, Row};
+use super::{BALANCER_OBJECT, Capacity, Datapath, Store, Table, TableError, settings};
+
+/// The oldest kernel that runs the program: compare-and-swap in BPF came with 5.12, and 6.1 is the oldest we test.
+pub const MINIMUM_KERNEL: (u32, u32) = (6, 1);
+
+/// Why the program could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel is older than [`MINIMUM_KERNEL`].
+    #[error("this kernel is Linux {release}; lb needs Linux {}.{} or newer", MINIMUM_KERNEL.0, MINIMUM_KERNEL.1)]
+    OldKernel {
+        /// What `uname -r` says.
+        release: String,
+    },
+    /// The process lacks capabilities.
+    #[error("missing {}: run lb as root, or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", names.join(" and "))]
+    MissingCapabilities {
+        /// Their names.
+        names: Vec<&'static str>,
+    },
+    /// The process's status could not be read.
+    #[error("cannot read this process's capabilities from /proc/self/status; is /proc mounted?")]
+    UnknownCapabilities,
+    /// The object was refused before it reached the verifier.
+    #[error("the kernel refused the program's tables: {0}")]
+    Object(#[from] EbpfError),
+    /// The verifier refused the program.
+    #[error("the kernel refused the program: {0}")]
+    Program(#[from] ProgramError),
+    /// A table is not as expected.
+    #[error("table {name}: {source}")]
+    Table {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong with it.
+        source: MapError,
+    },
+    /// A table could not be mapped into this process.
+    #[error("cannot map table {name} into memory: {source}")]
+    Mapping {
+        /// Its name.
+        name: &'static str,
+        /// The system's reason.
+        source: Errno,
+    },
+    /// Something that this very build should contain is not in the object.
+    #[error("the embedded program has no {0}: this build is broken, build it again")]
+    Incomplete(&'static str),
+}
+
+/// How the program is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachMode {
+    /// In the driver, before the kernel allocates anything.
+    Native,
+    /// In the network stack: works everywhere, many times slower.
+    Generic,
+}
+
+impl AttachMode {
+    /// Its name in output and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Why the program could not be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Something else is there.
+    #[error(
+        "{interface} already has an XDP program; find it with `ip link show {interface}` and stop its owner, \
+         or remove it with `ip link set {interface} xdp off`"
+    )]
+    Busy {
+        /// The interface.
+        interface: String,
+    },
+    /// The kernel refused both modes.
+    #[error("cannot attach to {interface}: {source}")]
+    Refused {
+        /// The interface.
+        interface: String,
+        /// The kernel's reason.
+        source: ProgramError,
+    },
+    /// The kernel has no BPF links for XDP.
+    #[error(
+        "cannot attach to {interface}: the kernel offers no BPF link for it, so it could not be detached safely"
+    )]
+    NoLink {
+        /// The interface.
+        interface: String,
+    },
+}
+
+/// The program on one interface; detaches when dropped.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Name of the interface.
+    pub interface: String,
+    /// How it is attached.
+    pub mode: AttachMode,
+    _link: FdLink,
+}
+
+/// A loaded program and its tables.
+pub struct KernelDatapath {
+    ebpf: Ebpf,
+    capacity: Capacity,
+    backends: Mapping,
+    slots: Mapping,
+    services: Mapping,
+    vips: Mapping,
+    forwarded: PerCpuArray<MapData, Row<Forwarded>>,
+    withheld: PerCpuArray<MapData, Row<Withheld>>,
+    reasons: PerCpuArray<MapData, u64>,
+}
+
+/// Whether this host can run the program: its kernel and this process's capabilities.
+pub fn check_host() -> Result<(), LoadError> {
+    check_kernel(&rustix::system::uname().release().to_string_lossy())?;
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|_| LoadError::UnknownCapabilities)?;
+    check_capabilities(&status)
+}
+
+fn check_kernel(release: &str) -> Result<(), LoadError> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < MINIMUM_KERNEL { Err(LoadError::OldKernel { release: release.to_owned() }) } else { Ok(()) }
+}
+
+/// Bits of `CapEff` (`include/uapi/linux/capability.h`).
+const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+/// What the newer two were split from, and still implies them.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+fn check_capabilities(status: &str) -> Result<(), LoadError> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let effective = effective.ok_or(LoadError::UnknownCapabilities)?;
+    let implied = if effective & CAP_SYS_ADMIN == 0 { 0 } else { 1 << 38 | 1 << 39 };
+    let missing = |bit: u32| (effective | implied) >> bit & 1 == 0;
+    let names: Vec<_> = CAPABILITIES.iter().filter(|(bit, _)| missing(*bit)).map(|(_, name)| *name).collect();
+    if names.is_empty() { Ok(()) } else { Err(LoadError::MissingCapabilities { names }) }
+}
+
+impl KernelDatapath {
+    /// Loads the program with empty tables; it is attached nowhere yet.
+    pub fn load(hash_key: HashKey, capacity: Capacity, interfaces: &[u32]) -> Result<Self, LoadError> {
+        let settings = settings(hash_key, &capacity, interfaces);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SETTINGS", bytemuck::bytes_of(&settings), true)
+            .map_max_entries("SERVICES", capacity.entries(Table::Services))
+            .map_max_entries("SLOTS", capacity.entries(Table::Slots))
+            .map_max_entries("BACKENDS", capacity.entries(Table::Backends))
+            .map_max_entries("BUCKETS", capacity.bucket_sets)
+            .map_max_entries("FORWARDED", capacity.backends)
+            .map_max_entries("WITHHELD", capacity.services)
+            .load(BALANCER_OBJECT)?;
+        program(&mut ebpf)?.load()?;
+        let map =
+            |name, table: Table| mapping(&ebpf, name, capacity.entries(table) as usize * table.entry_words());
+        let (vips, services) = (map("VIPS", Table::Vips)?, map("SERVICES", Table::Services)?);
+        let (slots, backends) = (map("SLOTS", Table::Slots)?, map("BACKENDS", Table::Backends)?);
+        Ok(Self {
+            forwarded: counters(&mut ebpf, "FORWARDED")?,
+            withheld: counters(&mut ebpf, "WITHHELD")?,
+            reasons: counters(&mut ebpf, "REASONS")?,
+            ebpf,
+            capacity,
+            backends,
+            slots,
+            services,
+            vips,
+        })
+    }
+
+    /// The loaded program, to run it on test packets.
+    pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
+        program(&mut self.ebpf)
+    }
+
+    /// Attaches the program natively, else generically with a warning that says why.
+    pub fn attach(&mut self, interface: &str, index: u32) -> Result<Attachment, AttachError> {
+        match self.attach_in(interface, index, AttachMode::Native) {
+            Err(AttachError::Refused { source, .. }) => {
+                let reason = innermost(&source);
+                let attachment = self.attach_in(interface, index, AttachMode::Generic)?;
+                tracing::warn!(
+                    "{interface}: attached in generic mode, many times slower, because its driver refused native XDP: \
+                     {reason}"
+                );
+                Ok(attachment)
+            }
+            other => other,
+        }
+    }
+
+    fn attach_in(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: AttachMode,
+    ) -> Result<Attachment, AttachError> {
+        let flags = match mode {
+            AttachMode::Native => XdpMode::Driver,
+            AttachMode::Generic => XdpMode::Skb,
+        };
+        let refused = |source: ProgramError| attach_error(interface, source);
+        let program: &mut Xdp = match self.ebpf.program_mut("balance") {
+            Some(program) => program.try_into().map_err(refused)?,
+            None => return Err(AttachError::NoLink { interface: interface.to_owned() }),
+        };
+        let id = program.attach_to_if_index(index, flags).map_err(refused)?;
+        let link = program.take_link(id).map_err(refused)?;
+        // Where there is no BPF link aya attaches by netlink, which outlives a crash; dropping that link detaches it.
+        let link = link.try_into().map_err(|_| AttachError::NoLink { interface: interface.to_owned() })?;
+        Ok(Attachment { interface: interface.to_owned(), mode, _link: link })
+    }
+}
+
+fn attach_error(interface: &str, source: ProgramError) -> AttachError {
+    let interface = interface.to_owned();
+    match os_error(&source).and_then(std::io::Error::raw_os_error) {
+        Some(code) if code == Errno::BUSY.raw_os_error() || code == Errno::EXIST.raw_os_error() => {
+            AttachError::Busy { interface }
+        }
+        _ => AttachError::Refused { interface, source },
+    }
+}
+
+fn os_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+    match error.downcast_ref() {
+        Some(io) => Some(io),
+        None => error.source().and_then(os_error),
+    }
+}
+
+fn innermost(error: &ProgramError) -> String {
+    os_error(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
+    let program = ebpf.program_mut("balance").ok_or(LoadError::Incomplete("program `balance`"))?;
+    Ok(program.try_into()?)
+}
+
+fn mapping(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Mapping, LoadError> {
+    let Some(Map::Array(data)) = ebpf.map(name) else { return Err(LoadError::Incomplete(name)) };
+    Mapping::new(data.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
+}
+
+fn counters<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, T>, LoadError>
+where
+    T: aya::Pod,
+{
+    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete(name))?;
+    PerCpuArray::try_from(map).map_err(|source| LoadError::Table { name, source })
+}
+
+/// A row of counters of every CPU.
+fn row<M, T>(map: &PerCpuArray<M, T>, name: &'static str, row: u32) -> Result<Vec<T>, TableError>
+where
+    M: Borrow<MapData>,
+    T: aya::Pod,
+{
+    let values = map.get(&row, 0);
+    let values =
+        values.map_err(|e| TableError { table: name, entry: row as usize, reason: e.to_string() })?;
+    Ok(values.iter().copied().collect())
+}
+
+impl Datapath for KernelDatapath {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn store(&mut self, store: Store) -> Result<(), TableError> {
+        let (mapping, table) = match store.table {
+            Table::Backends => (&self.backends, "BACKENDS"),
+            Table::Slots => (&self.slots, "SLOTS"),
+            Table::Services => (&self.services, "SERVICES"),
+            Table::Vips => (&self.vips, "VIPS"),
+        };
+        mapping.store(store.word, store.value).ok_or_else(|| TableError {
+            table,
+            entry: store.word / store.table.entry_words(),
+            reason: "the table ends before it".to_owned(),
+        })
+    }
+
+    fn settle(&mut self) {
+        // The kernel answers this with synchronize_rcu() (kernel/sched/membarrier.c), and XDP programs run under RCU.
+        if let Err(error) = membarrier(MembarrierCommand::Global) {
+            tracing::warn!(
+                "membarrier: {error}; waiting 100 ms instead, many times as long as a program runs"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    fn forwarded(&self, index: u32) -> Result<Forwarded, TableError> {
+        let add = |a: Forwarded, Row(b): Row<Forwarded>| Forwarded {
+            packets: a.packets + b.packets,
+            bytes: a.bytes + b.bytes,
+            new_flows: a.new_flows + b.new_flows,
+        };
+        Ok(row(&self.forwarded, "FORWARDED", index)?.into_iter().fold(Forwarded::default(), add))
+    }
+
+    fn withheld(&self, index: u32) -> Result<Withheld, TableError> {
+        let add = |a: Withheld, Row(b): Row<Withheld>| Withheld {
+            limited: a.limited + b.limited,
+            dropped: a.dropped + b.dropped,
+            contended: a.contended + b.contended,
+        };
+        Ok(row(&self.withheld, "WITHHELD", index)?.into_iter().fold(Withheld::default(), add))
+    }
+
+    fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError> {
+        Ok(row(&self.reasons, "REASONS", interface_row * REASON_COUNTERS + counter)?.into_iter().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_before_6_1_are_refused() {
+        for old in ["5.10.0-28-amd64", "6.0.19", "2.6.78-fc", "4.19"] {
+            assert!(matches!(check_kernel(old), Err(LoadError::OldKernel { .. })), "{old}");
+        }
+        for new in ["6.1.0-18-amd64", "6.12.3", "7.0-rc1", "10.2.1"] {
+            assert!(check_kernel(new).is_ok(), "{new}");
+        }
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let error = |hex: &str| {
+            check_capabilities(&format!("Name:\tlb\nCapEff:\t{hex}\n")).map_err(|e| e.to_string())
+        };
+        let advice = ": run lb as root, or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
+        assert_eq!(error("000001ffffffffff"), Ok(()));
+        assert_eq!(error("000000c000001000"), Ok(()));
+        assert_eq!(error("0000000000201000"), Ok(()));
+        assert_eq!(error("0000008000001000"), Err(format!("missing CAP_PERFMON{advice}")));
+        assert_eq!(
+            error("0000000000000000"),
+            Err(format!("missing CAP_NET_ADMIN and CAP_PERFMON and CAP_BPF{advice}"))
+        );
+        assert!(matches!(check_capabilities("Name:\tlb\n"), Err(LoadError::UnknownCapabilities)));
+    }
+}

@@ -1,0 +1,60 @@
+//! Kernel arrays mapped into this process: the only `unsafe` of the daemon.
+
+use std::os::fd::AsFd;
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::Pod;
+use lb_common::layout::{Forwarded, Withheld};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A BPF array created with `BPF_F_MMAPABLE`, as words that are stored one by one while programs read them.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and its words are atomic.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps the first `words` words of an array.
+    pub(super) fn new(map: impl AsFd, words: usize) -> rustix::io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let start =
+            unsafe { mmap(null_mut(), words * size_of::<u64>(), protection, MapFlags::SHARED, map, 0) }?;
+        let start = NonNull::new(start.cast()).ok_or(rustix::io::Errno::NOMEM)?;
+        Ok(Self { start, words })
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has this many words, is page-aligned, and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+
+    /// Stores a word after every word stored before; `None` beyond the end.
+    pub(super) fn store(&self, word: usize, value: u64) -> Option<()> {
+        self.words().get(word)?.store(value, Ordering::Release);
+        Some(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is the one that was mapped, and no reference into it outlives `self`.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>()) };
+        debug_assert!(unmapped.is_ok(), "the range came from mmap");
+    }
+}
+
+/// A counter row, for aya's per-CPU arrays.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Row<T>(pub(super) T);
+
+// SAFETY: `Forwarded` is three integers without padding, as its derive of `bytemuck::Pod` proves.
+unsafe impl Pod for Row<Forwarded> {}
+// SAFETY: as for `Forwarded`.
+unsafe impl Pod for Row<Withheld> {}

@@ -1,0 +1,192 @@
+//! The tables in ordinary memory: what the daemon's stores write, the pipeline reads, without a kernel.
+
+use std::cell::{Cell, RefCell};
+
+use bytemuck::{Zeroable, cast_slice, cast_slice_mut};
+use lb_common::hash::{HashKey, scale};
+use lb_common::layout::{
+    BackendEntry, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipSet,
+    Withheld,
+};
+use lb_common::limiter::{BucketSet, WAYS};
+use lb_common::pipeline::{Clock, ServiceEvent, Tables};
+use lb_common::slot::Slot;
+use lb_common::verdict::REASON_COUNTERS;
+
+use super::{Capacity, Datapath, Store, Table, TableError, settings};
+
+/// Tables, counters and a clock that stands still until it is set.
+#[derive(Clone)]
+pub struct MemoryDatapath {
+    capacity: Capacity,
+    settings: Settings,
+    vips: Vec<VipSet>,
+    services: Vec<ServiceEntry>,
+    slots: Vec<SlotLine>,
+    backends: Vec<BackendEntry>,
+    buckets: Vec<[Cell<u64>; WAYS]>,
+    forwarded: RefCell<Vec<Forwarded>>,
+    withheld: RefCell<Vec<Withheld>>,
+    reasons: RefCell<Vec<u64>>,
+    now: Cell<u64>,
+}
+
+fn zeros<T: Zeroable + Clone>(count: u32) -> Vec<T> {
+    vec![T::zeroed(); count as usize]
+}
+
+impl MemoryDatapath {
+    /// Empty tables.
+    pub fn new(hash_key: HashKey, capacity: Capacity, interfaces: &[u32]) -> Self {
+        Self {
+            capacity,
+            settings: settings(hash_key, &capacity, interfaces),
+            vips: zeros(capacity.entries(Table::Vips)),
+            services: zeros(capacity.entries(Table::Services)),
+            slots: zeros(capacity.entries(Table::Slots)),
+            backends: zeros(capacity.entries(Table::Backends)),
+            buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
+            forwarded: RefCell::new(zeros(capacity.backends)),
+            withheld: RefCell::new(zeros(capacity.services)),
+            reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
+            now: Cell::new(1),
+        }
+    }
+
+    /// Sets the clock, in nanoseconds.
+    pub fn set_now(&self, now: u64) {
+        self.now.set(now);
+    }
+
+    /// Every word of the four tables, for comparison.
+    pub fn words(&self) -> Vec<u64> {
+        let tables: [&[u64]; 4] = [
+            cast_slice(&self.vips),
+            cast_slice(&self.services),
+            cast_slice(&self.slots),
+            cast_slice(&self.backends),
+        ];
+        tables.concat()
+    }
+}
+
+fn missing(table: &'static str, entry: usize) -> TableError {
+    TableError { table, entry, reason: "there is no such entry".to_owned() }
+}
+
+impl Datapath for MemoryDatapath {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn store(&mut self, store: Store) -> Result<(), TableError> {
+        let words: &mut [u64] = match store.table {
+            Table::Vips => cast_slice_mut(&mut self.vips),
+            Table::Services => cast_slice_mut(&mut self.services),
+            Table::Slots => cast_slice_mut(&mut self.slots),
+            Table::Backends => cast_slice_mut(&mut self.backends),
+        };
+        let word = words.get_mut(store.word).ok_or_else(|| missing("memory", store.word))?;
+        *word = store.value;
+        Ok(())
+    }
+
+    fn settle(&mut self) {
+        // Nothing runs beside us.
+    }
+
+    fn forwarded(&self, row: u32) -> Result<Forwarded, TableError> {
+        self.forwarded.borrow().get(row as usize).copied().ok_or_else(|| missing("forwarded", row as usize))
+    }
+
+    fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
+        self.withheld.borrow().get(row as usize).copied().ok_or_else(|| missing("withheld", row as usize))
+    }
+
+    fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError> {
+        let index = (interface_row * REASON_COUNTERS + counter) as usize;
+        self.reasons.borrow().get(index).copied().ok_or_else(|| missing("reasons", index))
+    }
+}
+
+/// A set of buckets of [`MemoryDatapath`].
+#[derive(Debug)]
+pub struct Buckets<'a>(&'a [Cell<u64>; WAYS]);
+
+impl BucketSet for Buckets<'_> {
+    fn load(&self, way: usize) -> u64 {
+        self.0[way].get()
+    }
+
+    fn exchange(&self, way: usize, old: u64, new: u64) -> bool {
+        let same = self.0[way].get() == old;
+        if same {
+            self.0[way].set(new);
+        }
+        same
+    }
+}
+
+impl Tables for MemoryDatapath {
+    type Buckets<'a> = Buckets<'a>;
+
+    fn hash_key(&self) -> &HashKey {
+        &self.settings.hash_key
+    }
+
+    fn vip_set(&self, index: u32) -> Option<&VipSet> {
+        self.vips.get(index as usize)
+    }
+
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        self.services.get(index as usize)
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        let line = self.slots.get((index / SLOTS_PER_LINE) as usize)?;
+        Some(line[(index % SLOTS_PER_LINE) as usize])
+    }
+
+    fn backend(&self, index: u32) -> Option<&BackendEntry> {
+        self.backends.get(index as usize)
+    }
+
+    fn buckets(&self, hash: u64) -> Option<Buckets<'_>> {
+        self.buckets.get(scale(hash, self.settings.bucket_sets) as usize).map(Buckets)
+    }
+
+    fn now(&self, _clock: Clock) -> u64 {
+        self.now.get()
+    }
+
+    fn count_forwarded(&self, backend: u32, bytes: u64, opens: bool) {
+        if let Some(row) = self.forwarded.borrow_mut().get_mut(backend as usize) {
+            row.packets += 1;
+            row.bytes += bytes;
+            row.new_flows += u64::from(opens);
+        }
+    }
+
+    fn count_service(&self, service: u32, event: ServiceEvent) {
+        if let Some(row) = self.withheld.borrow_mut().get_mut(service as usize) {
+            match event {
+                ServiceEvent::Limited => row.limited += 1,
+                ServiceEvent::Dropped => row.dropped += 1,
+                ServiceEvent::Contended => row.contended += 1,
+            }
+        }
+    }
+
+    fn count_reason(&self, ingress: u32, counter: u32) {
+        let known = self
+            .settings
+            .interfaces
+            .iter()
+            .skip(1)
+            .position(|interface| *interface == ingress && ingress != 0);
+        let row = known.map_or(0, |at| at as u32 + 1);
+        if let Some(count) = self.reasons.borrow_mut().get_mut((row * REASON_COUNTERS + counter) as usize) {
+            *count += 1;
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The tables and the program in the kernel, behind one trait with two implementations: the kernel's and one in memory.
+//!
+//! What the tables should hold is an [`Image`]. [`Image::changes`] says which words have to be stored, in which order, and
+//! [`apply`] stores them. Nothing else writes.
+
+mod image;
+mod kernel;
+mod mapping;
+mod memory;
+
+pub use image::{Changes, Image, Store};
+pub use kernel::{
+    AttachError, AttachMode, Attachment, KernelDatapath, LoadError, MINIMUM_KERNEL, check_host,
+};
+pub use memory::MemoryDatapath;
+
+use lb_common::layout::{
+    BackendEntry, Forwarded, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
+};
+
+/// The compiled balancer program.
+pub static BALANCER_OBJECT: &[u8] = include_bytes_aligned!("balancer.o");
+/// The compiled decapsulator program, `decap`.
+pub static DECAP_OBJECT: &[u8] = include_bytes_aligned!("decap.o");
+
+/// An object of the build script, aligned as the ELF parser wants it.
+macro_rules! include_bytes_aligned {
+    ($name:literal) => {
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/", $name))
+    };
+}
+use include_bytes_aligned;
+
+/// A table that the daemon fills: an array of entries made of 64-bit words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Backends: [`BackendEntry`].
+    Backends,
+    /// Slots: [`SlotLine`].
+    Slots,
+    /// Services: [`ServiceEntry`].
+    Services,
+    /// The VIP directory: [`VipSet`].
+    Vips,
+}
+
+impl Table {
+    /// 64-bit words of one entry.
+    pub const fn entry_words(self) -> usize {
+        let bytes = match self {
+            Self::Backends => size_of::<BackendEntry>(),
+            Self::Slots => size_of::<SlotLine>(),
+            Self::Services => size_of::<ServiceEntry>(),
+            Self::Vips => size_of::<VipSet>(),
+        };
+        bytes / size_of::<u64>()
+    }
+}
+
+/// How much the tables hold; fixed when the program is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Rows of counters of services: services at one time.
+    pub services: u32,
+    /// Entries of the service table: each VIP takes its ports rounded up for hashing, and two.
+    pub service_entries: u32,
+    /// Slots of all services.
+    pub slots: u32,
+    /// Backends of all services, each service's number rounded up.
+    pub backends: u32,
+    /// Sets of four token buckets.
+    pub bucket_sets: u32,
+}
+
+impl Default for Capacity {
+    /// Room for a few dozen services of the default table size, in 30 MB and 100 kB for each CPU.
+    fn default() -> Self {
+        Self {
+            services: 1024,
+            service_entries: 1 << 16,
+            slots: 1 << 22,
+            backends: 1 << 12,
+            bucket_sets: 1 << 17,
+        }
+    }
+}
+
+impl Capacity {
+    /// Entries of a table.
+    pub const fn entries(&self, table: Table) -> u32 {
+        match table {
+            Table::Backends => self.backends,
+            Table::Slots => self.slots.div_ceil(SLOTS_PER_LINE),
+            Table::Services => self.service_entries,
+            Table::Vips => VIP_SETS,
+        }
+    }
+}
+
+/// What went wrong while reading or writing a table.
+#[derive(Debug, thiserror::Error)]
+#[error("table {table}, entry {entry}: {reason}")]
+pub struct TableError {
+    /// Name of the table.
+    pub table: &'static str,
+    /// Entry that was read or written.
+    pub entry: usize,
+    /// What happened.
+    pub reason: String,
+}
+
+/// The tables of a loaded program.
+pub trait Datapath: Send {
+    /// How much the tables hold.
+    fn capacity(&self) -> Capacity;
+
+    /// Stores one word; packets see either the old one or the new one.
+    fn store(&mut self, store: Store) -> Result<(), TableError>;
+
+    /// Waits until no packet is under way that may have seen a word replaced before this call.
+    fn settle(&mut self);
+
+    /// What was forwarded to the backend in a row, all CPUs together.
+    fn forwarded(&self, row: u32) -> Result<Forwarded, TableError>;
+
+    /// What the service in a row did not forward, all CPUs together.
+    fn withheld(&self, row: u32) -> Result<Withheld, TableError>;
+
+    /// Packets that came in by the interface in a row and met with the reason of a counter, all CPUs together.
+    fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError>;
+}
+
+/// Brings the tables from `old` to `new`: whole, or, if a store fails, back to `old`.
+pub fn apply<D: Datapath + ?Sized>(datapath: &mut D, old: &Image, new: &Image) -> Result<(), TableError> {
+    let changes = old.changes(new);
+    if let Err(error) = publish(datapath, &changes) {
+        tracing::error!("{error}; the change is taken back");
+        // The way back stores words that stood there before. If even that fails, the next apply repairs it, since it
+        // starts from `old` and each store is complete in itself.
+        if let Err(again) = publish(datapath, &new.changes(old)) {
+            tracing::error!("{again}; the tables may hold a part of a refused change until the next one");
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+fn publish<D: Datapath + ?Sized>(datapath: &mut D, changes: &Changes) -> Result<(), TableError> {
+    changes.publish.iter().try_for_each(|store| datapath.store(*store))?;
+    if !changes.retire.is_empty() {
+        datapath.settle();
+    }
+    changes.retire.iter().try_for_each(|store| datapath.store(*store))
+}
+
+/// The program's read-only settings.
+pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfaces: &[u32]) -> Settings {
+    let mut rows = [0; lb_common::layout::MAX_INTERFACES];
+    // Row 0 is for interfaces that are not listed, so that a count is never lost.
+    for (row, interface) in rows.iter_mut().skip(1).zip(interfaces) {
+        *row = *interface;
+    }
+    Settings { hash_key, bucket_sets: capacity.bucket_sets, reserved: 0, interfaces: rows }
+}

@@ -1,0 +1,19 @@
+//! The daemon and the CLI of `lb`, as a library.
+//!
+//! [`config`] and [`api`] turn what people and programs want into [`model`] types; the [`controller`] owns them, asks
+//! [`placement`] where everything stands, and brings the [`datapath`] there. [`health`] and [`neighbors`] tell it what is
+//! well and what is where. [`cli`] talks to a running daemon through [`client`].
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod controller;
+pub mod daemon;
+pub mod datapath;
+pub mod health;
+pub mod metrics;
+pub mod model;
+pub mod neighbors;
+pub mod placement;
+pub mod view;

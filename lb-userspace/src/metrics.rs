@@ -1,0 +1,338 @@
+//! `/metrics`: each scrape is built anew from the views, so that the series of what was removed are gone.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use tokio::net::TcpListener;
+
+use crate::api::{Control, serve_http};
+use crate::controller::ChangeError;
+use crate::view::{BackendView, HealthState, InterfaceView, ServiceView, Status};
+
+/// Why the metrics cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has the port.
+    #[error(
+        "metrics address {address} is in use; find the other program with: ss -ltnp, or choose another \
+         address with [daemon] metrics"
+    )]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The kernel refuses.
+    #[error("cannot serve metrics on {address}: {source}; choose another address with [daemon] metrics")]
+    Io {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Binds the listener of the metrics.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address },
+        _ => BindError::Io { address, source },
+    })
+}
+
+/// Serves `/metrics` until `shutdown` completes.
+pub async fn serve<C: Control>(
+    listener: TcpListener,
+    control: C,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    serve_http(listener, router(control), shutdown).await;
+}
+
+/// `/metrics`, and a page at `/` for those who open the address in a browser.
+pub fn router<C: Control>(control: C) -> Router {
+    let page =
+        Html("<!doctype html><title>lb</title><p><a href=\"/metrics\">Metrics</a> of the load balancer lb\n");
+    Router::new().route("/", get(page)).route("/metrics", get(scrape::<C>)).with_state(control)
+}
+
+async fn scrape<C: Control>(State(control): State<C>) -> Response {
+    match collect(&control).await {
+        Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
+    }
+}
+
+async fn collect<C: Control>(control: &C) -> Result<String, String> {
+    let status = control.status().await.map_err(|error| error.to_string())?;
+    let mut backends = Vec::with_capacity(status.services.len());
+    for service in &status.services {
+        match control.backends(&service.name).await {
+            Ok(views) => backends.push((service.name.clone(), views)),
+            // Removed since the status was taken.
+            Err(ChangeError::NotFound(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    render(&status, &backends).map_err(|error| error.to_string())
+}
+
+/// The metrics in Prometheus' text format, version 0.0.4. `backends` holds each service's name and backends.
+pub fn render(status: &Status, backends: &[(String, Vec<BackendView>)]) -> Result<String, prometheus::Error> {
+    let page = Page::default();
+    page.gauge("lb_build_info", "The running version; always 1.", &["version"])?
+        .with_label_values(&[&status.version])
+        .set(1);
+    page.gauge("lb_config_generation", "Number of applied changes since start.", &[])?
+        .with_label_values::<&str>(&[])
+        .set(signed(status.generation));
+    page.interfaces(&status.interfaces)?;
+    page.services(&status.services)?;
+    page.limiters(&status.services)?;
+    page.backends(backends)?;
+    TextEncoder::new().encode_to_string(&page.registry.gather())
+}
+
+/// A registry that lives for one scrape.
+#[derive(Default)]
+struct Page {
+    registry: Registry,
+}
+
+impl Page {
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn interfaces(&self, interfaces: &[InterfaceView]) -> Result<(), prometheus::Error> {
+        let attached =
+            self.gauge("lb_xdp_attached", "1 per interface and XDP mode in use.", &["interface", "mode"])?;
+        let by_reason = ["interface", "reason"];
+        let passes =
+            self.counter("lb_passes_total", "Packets handed to the host's network stack.", &by_reason)?;
+        let drops = self.counter("lb_drops_total", "Packets dropped.", &by_reason)?;
+        for interface in interfaces {
+            attached.with_label_values(&[&interface.name, &interface.mode]).set(1);
+            for (counter, counts) in [(&passes, &interface.passes), (&drops, &interface.drops)] {
+                for count in counts {
+                    counter.with_label_values(&[&interface.name, &count.reason]).inc_by(count.packets);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn services(&self, services: &[ServiceView]) -> Result<(), prometheus::Error> {
+        let label = ["service"];
+        let packets =
+            self.counter("lb_service_packets_total", "Packets received, forwarded and dropped.", &label)?;
+        let bytes = self.counter("lb_service_bytes_total", "Bytes forwarded.", &label)?;
+        let flows = self.counter("lb_service_new_flows_total", "TCP connection attempts (SYN).", &label)?;
+        let slots = self.gauge("lb_slots", "Slots of the Maglev table.", &["service", "state"])?;
+        for service in services {
+            let name = [service.name.as_str()];
+            packets.with_label_values(&name).inc_by(service.packets);
+            bytes.with_label_values(&name).inc_by(service.bytes);
+            flows.with_label_values(&name).inc_by(service.new_flows);
+            // A slot has one owner from one moment to the next: none is under way between two.
+            slots.with_label_values(&[service.name.as_str(), "settled"]).set(i64::from(service.table_size));
+            slots.with_label_values(&[service.name.as_str(), "moving"]).set(0);
+        }
+        Ok(())
+    }
+
+    fn limiters(&self, services: &[ServiceView]) -> Result<(), prometheus::Error> {
+        let labels = ["service", "limiter", "verdict"];
+        let packets =
+            self.counter("lb_limiter_packets_total", "Packets by the limiter's verdict.", &labels)?;
+        let contended = self.counter(
+            "lb_limiter_contended_total",
+            "Packets let through because the limiter was full of other busy sources.",
+            &labels[..2],
+        )?;
+        for service in services.iter().filter(|service| service.limit.is_some()) {
+            packets.with_label_values(&[service.name.as_str(), "source", "dropped"]).inc_by(service.limited);
+            contended.with_label_values(&[service.name.as_str(), "source"]).inc_by(service.contended);
+        }
+        Ok(())
+    }
+
+    fn backends(&self, services: &[(String, Vec<BackendView>)]) -> Result<(), prometheus::Error> {
+        let labels = ["service", "backend"];
+        let packets = self.counter("lb_backend_packets_total", "Packets forwarded.", &labels)?;
+        let bytes = self.counter("lb_backend_bytes_total", "Bytes forwarded.", &labels)?;
+        let up = self.gauge("lb_backend_up", "0 if the health checks fail, else 1.", &labels)?;
+        let weight = self.gauge("lb_backend_weight", "Configured weight.", &labels)?;
+        for (service, backends) in services {
+            for backend in backends {
+                let values = [service, &backend.address];
+                packets.with_label_values(&values).inc_by(backend.packets);
+                bytes.with_label_values(&values).inc_by(backend.bytes);
+                up.with_label_values(&values).set(i64::from(backend.health != HealthState::Down));
+                weight.with_label_values(&values).set(i64::from(backend.weight.0));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Prometheus' gauges are signed.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::double::Double;
+    use crate::model::{AdminState, ForwardMode, Protocol, Weight};
+    use crate::view::ReasonCount;
+
+    fn reason(reason: &str, packets: u64) -> ReasonCount {
+        ReasonCount { reason: reason.to_owned(), meaning: String::new(), packets }
+    }
+
+    fn service(name: &str, limit: Option<&str>) -> ServiceView {
+        ServiceView {
+            name: name.to_owned(),
+            vip: "192.0.2.10:80".to_owned(),
+            protocol: Protocol::Tcp,
+            mode: ForwardMode::DsrL2,
+            limit: limit.map(str::to_owned),
+            table_size: 65_537,
+            backends_serving: 1,
+            backends_total: 2,
+            packets: 1_000,
+            bytes: 64_000,
+            new_flows: 10,
+            limited: 5,
+            contended: 1,
+        }
+    }
+
+    fn backend(address: &str, health: HealthState) -> BackendView {
+        BackendView {
+            address: address.to_owned(),
+            state: AdminState::Ready,
+            health,
+            weight: Weight(100),
+            share: 1.0,
+            next_hop: String::new(),
+            reachable: true,
+            packets: 995,
+            bytes: 63_000,
+            since_seconds: None,
+            last_check: String::new(),
+        }
+    }
+
+    fn status() -> Status {
+        let interface = InterfaceView {
+            name: "eth0".to_owned(),
+            mode: "native".to_owned(),
+            passes: vec![reason("not_a_service", 7)],
+            drops: vec![reason("limited", 5)],
+        };
+        Status {
+            version: "0.1.0".to_owned(),
+            uptime_seconds: 60,
+            generation: 3,
+            interfaces: vec![interface],
+            services: vec![service("web", Some("1000 packets/s")), service("api", None)],
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_series_is_named_and_labelled_as_promised() {
+        let backends =
+            vec![backend("10.0.1.1:80", HealthState::Up), backend("10.0.1.2:80", HealthState::Down)];
+        let text = render(&status(), &[("web".to_owned(), backends)]).unwrap();
+        let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(series, EXPECTED);
+        for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
+            let counter = line.contains("_total ");
+            assert!(line.ends_with(if counter { " counter" } else { " gauge" }), "{line}");
+        }
+    }
+
+    const EXPECTED: [&str; 25] = [
+        "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
+        "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
+        "lb_backend_packets_total{backend=\"10.0.1.1:80\",service=\"web\"} 995",
+        "lb_backend_packets_total{backend=\"10.0.1.2:80\",service=\"web\"} 995",
+        "lb_backend_up{backend=\"10.0.1.1:80\",service=\"web\"} 1",
+        "lb_backend_up{backend=\"10.0.1.2:80\",service=\"web\"} 0",
+        "lb_backend_weight{backend=\"10.0.1.1:80\",service=\"web\"} 100",
+        "lb_backend_weight{backend=\"10.0.1.2:80\",service=\"web\"} 100",
+        "lb_build_info{version=\"0.1.0\"} 1",
+        "lb_config_generation 3",
+        "lb_drops_total{interface=\"eth0\",reason=\"limited\"} 5",
+        "lb_limiter_contended_total{limiter=\"source\",service=\"web\"} 1",
+        "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"dropped\"} 5",
+        "lb_passes_total{interface=\"eth0\",reason=\"not_a_service\"} 7",
+        "lb_service_bytes_total{service=\"api\"} 64000",
+        "lb_service_bytes_total{service=\"web\"} 64000",
+        "lb_service_new_flows_total{service=\"api\"} 10",
+        "lb_service_new_flows_total{service=\"web\"} 10",
+        "lb_service_packets_total{service=\"api\"} 1000",
+        "lb_service_packets_total{service=\"web\"} 1000",
+        "lb_slots{service=\"api\",state=\"moving\"} 0",
+        "lb_slots{service=\"api\",state=\"settled\"} 65537",
+        "lb_slots{service=\"web\",state=\"moving\"} 0",
+        "lb_slots{service=\"web\",state=\"settled\"} 65537",
+        "lb_xdp_attached{interface=\"eth0\",mode=\"native\"} 1",
+    ];
+
+    #[test]
+    fn series_of_a_removed_backend_disappear() {
+        let text = |addresses: &[&str]| {
+            let backends = addresses.iter().map(|address| backend(address, HealthState::Up)).collect();
+            render(&status(), &[("web".to_owned(), backends)]).unwrap()
+        };
+        assert!(text(&["10.0.1.1:80", "10.0.1.2:80"]).contains("10.0.1.2:80"));
+        assert!(!text(&["10.0.1.1:80"]).contains("10.0.1.2:80"));
+    }
+
+    #[tokio::test]
+    async fn a_scrape_asks_the_controller_and_speaks_the_text_format() {
+        let answer = scrape(State(Double::default())).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[CONTENT_TYPE], "text/plain; version=0.0.4");
+        let text = axum::body::to_bytes(answer.into_body(), 65_536).await.unwrap();
+        assert!(text.starts_with(b"# HELP lb_build_info "));
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_advice() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = first.local_addr().unwrap();
+        let sentence = bind(address).await.unwrap_err().to_string();
+        let expected = format!(
+            "metrics address {address} is in use; find the other program with: ss -ltnp, or choose another \
+             address with [daemon] metrics"
+        );
+        assert_eq!(sentence, expected);
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_host_is_refused() {
+        let sentence = bind("192.0.2.1:9441".parse().unwrap()).await.unwrap_err().to_string();
+        assert!(sentence.starts_with("cannot serve metrics on 192.0.2.1:9441: Cannot assign"), "{sentence}");
+    }
+}

@@ -1,0 +1,278 @@
+//! Next hops, learned from the kernel's own routes and neighbours and never configured by hand.
+//!
+//! The kernel answers three questions by rtnetlink: which route a packet to a backend takes, what the link it leaves by
+//! looks like, and which MAC address answers there. `resolve` turns the answers into a [`NextHop`] or into the reason
+//! why there is none. Where the neighbour is missing or doubtful the kernel is asked to find it: the packets that this
+//! program forwards never pass through the kernel's stack, so nothing else would keep its neighbour entries fresh.
+
+mod kernel;
+mod monitor;
+mod probes;
+mod resolve;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use kernel::{Kernel, Neighbor, NeighborKey, Route};
+use monitor::Monitor;
+use probes::Probes;
+
+/// How long a looked-up route is believed when no event arrives: some sysctls change routing without an event.
+const ROUTES_LIFETIME: Duration = Duration::from_mins(1);
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// How a frame for one backend leaves this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The egress interface's name.
+    pub interface: String,
+    /// The egress interface's index.
+    pub ifindex: u32,
+    /// The router the frame goes to; `None` if the backend is on the link. It may be of the other family (RFC 5549).
+    pub gateway: Option<IpAddr>,
+    /// The address the kernel would send from towards the backend, of the backend's family.
+    pub source: IpAddr,
+    /// The egress interface's MAC address.
+    pub source_mac: Mac,
+    /// The MAC address of the gateway or, on the link, of the backend.
+    pub mac: Mac,
+    /// The largest IP packet in bytes that the link and the route carry.
+    pub mtu: u32,
+}
+
+/// `eth0 via 10.0.0.1 (02:00:00:00:00:01)`, or `eth0 (02:00:00:00:00:01)` on the link.
+impl fmt::Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.interface)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        write!(f, " ({})", self.mac.map(|byte| format!("{byte:02x}")).join(":"))
+    }
+}
+
+/// Why there is no next hop, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreachable {
+    /// No route covers the address.
+    #[error("no route to {address}: add one with `ip route add`, or bring up the interface that leads there")]
+    NoRoute {
+        /// The backend's address.
+        address: IpAddr,
+    },
+    /// A route covers the address only to refuse it.
+    #[error("the route to {address} is a {kind} route: replace it, see `ip route get {address}`")]
+    Refused {
+        /// The backend's address.
+        address: IpAddr,
+        /// `blackhole`, `unreachable` or `prohibit`.
+        kind: &'static str,
+    },
+    /// The address is the balancer's own.
+    #[error("{address} is an address of this host: a backend has to be another machine")]
+    Local {
+        /// The backend's address.
+        address: IpAddr,
+    },
+    /// The address is not that of one machine.
+    #[error("{address} is a {kind} address: give the backend's unicast address")]
+    NotUnicast {
+        /// The backend's address.
+        address: IpAddr,
+        /// `broadcast`, `multicast` or `anycast`.
+        kind: &'static str,
+    },
+    /// The egress interface is down or has no carrier.
+    #[error(
+        "interface {interface} is down: bring it up with `ip link set {interface} up`, or check its cable and peer"
+    )]
+    LinkDown {
+        /// The egress interface's name.
+        interface: String,
+    },
+    /// The egress interface has no MAC addresses.
+    #[error("interface {interface} does not carry Ethernet frames: route the backend over one that does")]
+    NotEthernet {
+        /// The egress interface's name.
+        interface: String,
+    },
+    /// The balancer has no address of the backend's family to send from.
+    #[error(
+        "there is no address to reach {address} from: add one of its family with `ip address add ... dev {interface}`"
+    )]
+    NoSource {
+        /// The backend's address.
+        address: IpAddr,
+        /// The egress interface's name.
+        interface: String,
+    },
+    /// Nobody answered for the next hop's address, or nobody has yet.
+    #[error(
+        "{address} has not answered {} on {interface}: check that it is up and on that link",
+        if address.is_ipv4() { "ARP" } else { "neighbor solicitations" }
+    )]
+    NoNeighbor {
+        /// The egress interface's name.
+        interface: String,
+        /// The address that was asked for: the gateway's or the backend's.
+        address: IpAddr,
+    },
+}
+
+/// Why the kernel could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NeighborsError {
+    /// There is no netlink socket to be had.
+    #[error("cannot open a netlink socket: {source}; does this sandbox allow AF_NETLINK?")]
+    Connect {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused a request that never fails in normal operation.
+    #[error("the kernel refused to {action}: {source}")]
+    Request {
+        /// What was asked, such as `list the neighbors`.
+        action: &'static str,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+    /// Neighbour resolution needs a capability that the daemon lacks.
+    #[error("not allowed to resolve neighbors: run with CAP_NET_ADMIN")]
+    NotPermitted,
+    /// An answer did not come.
+    #[error(
+        "the kernel gave no answer to the request to {action}: restart lb; if that does not help, please report it"
+    )]
+    Timeout {
+        /// What was asked.
+        action: &'static str,
+    },
+    /// The netlink connection ended.
+    #[error("the netlink connection ended: restart lb")]
+    Closed,
+}
+
+/// The kernel's view of the way to each backend; owns the netlink connections and ends them when dropped.
+#[derive(Debug)]
+pub struct Neighbors {
+    kernel: Kernel,
+    monitor: Monitor,
+    routes: HashMap<IpAddr, Route>,
+    routes_since: Instant,
+    probes: Probes,
+    /// The connections at work; none of them ends of its own accord.
+    tasks: JoinSet<()>,
+}
+
+impl Neighbors {
+    /// Connects to the kernel in the calling thread's network namespace; needs a tokio runtime with I/O and time.
+    #[expect(clippy::unused_async, reason = "spawns its tasks, so it has to be called inside of a runtime")]
+    pub async fn connect() -> Result<Self, NeighborsError> {
+        let mut tasks = JoinSet::new();
+        let monitor = Monitor::start(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
+        let kernel = Kernel::connect(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
+        let probes = Probes::default();
+        Ok(Self { kernel, monitor, routes: HashMap::new(), routes_since: Instant::now(), probes, tasks })
+    }
+
+    /// Resolves every address, and asks the kernel to find neighbours that are missing, failed or stale.
+    ///
+    /// It does not wait for the neighbours that it asks for: [`Neighbors::changed`] completes when they answer. To be
+    /// called again then, and every few seconds so that silent neighbours are asked again.
+    pub async fn resolve(
+        &mut self,
+        targets: &BTreeSet<IpAddr>,
+    ) -> Result<BTreeMap<IpAddr, Result<NextHop, Unreachable>>, NeighborsError> {
+        self.refresh_routes(targets).await?;
+        let links = self.kernel.links().await?;
+        // From here on a change of these neighbours wakes `changed`, so none is missed between the listing and its use.
+        self.monitor.watch(self.routes.iter().filter_map(|(address, route)| route.neighbor(*address)));
+        let neighbors = self.kernel.neighbors().await?;
+        self.monitor.settle(&neighbors);
+        if self.monitor.is_closed() || self.tasks.try_join_next().is_some() {
+            // The lists may be cut short.
+            return Err(NeighborsError::Closed);
+        }
+        let lookup = |target: &IpAddr| Some((*target, *self.routes.get(target)?));
+        let answers = targets.iter().filter_map(lookup);
+        let resolved: Vec<_> = answers
+            .map(|(target, route)| (target, resolve::next_hop(target, route, &links, &neighbors)))
+            .collect();
+        self.probe(&resolved, &neighbors).await?;
+        Ok(resolved.into_iter().collect())
+    }
+
+    /// Completes when routes, rules, links or addresses changed, or the MAC address of a neighbour in use, since the
+    /// last call. Changes are coalesced: bursts complete it a few times a second. A lost event counts as a change.
+    ///
+    /// Cancel safe: a change that was not reported is reported by the next call.
+    pub async fn changed(&mut self) -> Result<(), NeighborsError> {
+        self.monitor.changed().await
+    }
+
+    /// Looks up the routes that are not known, all of them after an event.
+    async fn refresh_routes(&mut self, targets: &BTreeSet<IpAddr>) -> Result<(), NeighborsError> {
+        if self.monitor.take_topology_change() || self.routes_since.elapsed() > ROUTES_LIFETIME {
+            self.routes.clear();
+            self.routes_since = Instant::now();
+        }
+        self.routes.retain(|address, _| targets.contains(address));
+        for target in targets {
+            if !self.routes.contains_key(target) {
+                let route = self.kernel.route(*target).await?;
+                self.routes.insert(*target, route);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the kernel to find the neighbours that `resolved` lacks or doubts, each at most as often as [`Probes`] says.
+    async fn probe(
+        &mut self,
+        resolved: &[(IpAddr, Result<NextHop, Unreachable>)],
+        neighbors: &HashMap<NeighborKey, Neighbor>,
+    ) -> Result<(), NeighborsError> {
+        let keys: BTreeSet<NeighborKey> = resolved
+            .iter()
+            .filter(|(_, outcome)| matches!(outcome, Ok(_) | Err(Unreachable::NoNeighbor { .. })))
+            .filter_map(|(target, _)| self.routes.get(target)?.neighbor(*target))
+            .collect();
+        let now = Instant::now();
+        self.probes.forget_before(now);
+        for key in keys {
+            if self.probes.due(key, neighbors.get(&key), now) {
+                self.kernel.probe(key).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_hop_reads_like_a_route() {
+        let on_link = NextHop {
+            interface: "eth0".to_owned(),
+            ifindex: 2,
+            gateway: None,
+            source: [10, 0, 0, 2].into(),
+            source_mac: [2, 0, 0, 0, 0, 2],
+            mac: [2, 0, 0, 0, 0, 0xab],
+            mtu: 1500,
+        };
+        assert_eq!(on_link.to_string(), "eth0 (02:00:00:00:00:ab)");
+        let routed = NextHop { gateway: Some([10, 0, 0, 1].into()), ..on_link };
+        assert_eq!(routed.to_string(), "eth0 via 10.0.0.1 (02:00:00:00:00:ab)");
+    }
+}

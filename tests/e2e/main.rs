@@ -1,0 +1,58 @@
+//! The load balancer end to end: real packets between network namespaces, real servers, the real program.
+//!
+//! Each test builds a network of its own, so tests run side by side. Without root they are skipped, and say so.
+
+mod cases;
+mod changes;
+mod delivery;
+mod demo;
+mod failures;
+mod lifecycle;
+mod limits;
+mod plumbing;
+mod refusals;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use lb_tests::interrupt;
+use lb_tests::tools::Tools;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use cases::Case;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Err(error) = interrupt::watch() {
+        eprintln!("cannot watch for signals: {error}");
+        return ExitCode::FAILURE;
+    }
+    let cases = [
+        plumbing::cases(),
+        delivery::cases(),
+        failures::cases(),
+        changes::cases(),
+        limits::cases(),
+        lifecycle::cases(),
+        refusals::cases(),
+        demo::cases(),
+    ];
+    let trials = cases.into_iter().flatten().map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(case: Case) -> Trial {
+    Trial::ignorable_test(case.name, move || {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Completion::ignored_with("network namespaces need root"));
+        }
+        // With all causes: the outermost alone says too little.
+        run(case.test).map_err(|error| Failed::from(format!("{error:#}")))?;
+        Ok(Completion::Completed)
+    })
+}
+
+fn run(test: cases::Test) -> Result<()> {
+    interrupt::check()?;
+    test(Tools::with_lab(env!("CARGO_BIN_EXE_lb-lab").into())?)
+}

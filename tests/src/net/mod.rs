@@ -1,0 +1,184 @@
+//! Networks of namespaces, made through the `ip` command and removed by their owner.
+//!
+//! One veth pair joins each client and each backend to the balancer:
+//!
+//! ```text
+//!   client1 eth0 ── client1 ┐          ┌ backend1 ── eth0 backend1   VIPs on lo
+//!                           │ balancer ├ backend2 ── eth0 backend2   VIPs on lo
+//!   client2 eth0 ── client2 ┘          └ backend3 ── eth0 backend3   VIPs on lo
+//! ```
+//!
+//! The balancer's kernel routes whatever the XDP program passes: health checks and the backends' direct replies.
+
+mod features;
+mod ip;
+mod namespace;
+mod plan;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use std::{fs, process};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+pub use namespace::Namespace;
+pub use plan::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
+
+use crate::{interrupt, wait};
+
+/// How long the kernel may take to bring all links and addresses up.
+const LINKS_UP: Duration = Duration::from_secs(10);
+
+/// The names that `lb-lab up` gives its namespaces, so that a person can type them.
+pub const FIXED_PREFIX: &str = "lb-";
+
+/// A network of namespaces. Dropping it removes every one of them.
+#[derive(Debug)]
+pub struct Lab {
+    prefix: String,
+    kept: bool,
+}
+
+impl Lab {
+    /// A network with names that no other process uses.
+    pub fn unique() -> Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        Self::build(format!("lb{}-{number}-", process::id()))
+    }
+
+    /// The network with the fixed names of `lb-lab up`.
+    pub fn fixed() -> Result<Self> {
+        Self::build(FIXED_PREFIX.to_owned())
+    }
+
+    fn build(prefix: String) -> Result<Self> {
+        interrupt::check()?;
+        // The value exists before the first namespace does: whatever fails from here on is cleaned up by `drop`.
+        let lab = Self { prefix, kept: false };
+        ensure!(lab.leftovers().is_empty(), "there are namespaces named {}* already", lab.prefix);
+        lab.create().context("cannot build the network")?;
+        wait::until(LINKS_UP, "all links and addresses are up", || lab.check_ready())?;
+        Ok(lab)
+    }
+
+    fn create(&self) -> Result<()> {
+        ip::host(&Node::all().map(|node| format!("netns add {}", self.name(node))).collect::<Vec<_>>())?;
+        for node in Node::all() {
+            self.namespace(node).run(move || plan::write_settings(node))??;
+        }
+        ip::inside(&self.name(Node::Balancer), &plan::balancer_lines(|node| self.name(node)))?;
+        for node in Node::edges() {
+            ip::inside(&self.name(node), &plan::edge_lines(node))?;
+            self.namespace(node).run(|| features::set("eth0", plan::EDGE_FEATURES))??;
+        }
+        Ok(())
+    }
+
+    fn check_ready(&self) -> Result<()> {
+        for node in Node::all() {
+            let name = self.name(node);
+            for link in ip::query(&name, &["address", "show"])?.as_array().into_iter().flatten() {
+                ensure!(is_ready(link), "in {name} this is not up yet: {link}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The namespace of `node`.
+    pub fn namespace(&self, node: Node) -> Namespace {
+        Namespace::named(self.name(node))
+    }
+
+    fn name(&self, node: Node) -> String {
+        format!("{}{node}", self.prefix)
+    }
+
+    /// What `ip` tells about an interface, with details.
+    pub fn link(&self, node: Node, interface: &str) -> Result<Value> {
+        let links = ip::query(&self.name(node), &["-details", "link", "show", "dev", interface])?;
+        links.get(0).cloned().with_context(|| format!("{node} has no {interface}"))
+    }
+
+    /// Whether an XDP program sits on an interface.
+    pub fn has_xdp(&self, node: Node, interface: &str) -> Result<bool> {
+        Ok(self.link(node, interface)?.get("xdp").is_some())
+    }
+
+    /// Runs lines of `ip -batch` in the namespace of `node`.
+    pub fn ip(&self, node: Node, lines: &[String]) -> Result<()> {
+        ip::inside(&self.name(node), lines)
+    }
+
+    /// Lets the network outlive its owner.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// The namespaces of this network that exist now.
+    pub fn leftovers(&self) -> Vec<String> {
+        existing(&self.prefix)
+    }
+
+    /// What names this network's namespaces begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Err(error) = remove(&self.prefix) {
+            eprintln!("could not remove the namespaces {}*: {error:#}", self.prefix);
+        }
+    }
+}
+
+/// Removes the network with the fixed names, if it is there.
+pub fn remove_fixed() -> Result<()> {
+    remove(FIXED_PREFIX)
+}
+
+/// A namespace of the network with the fixed names.
+pub fn fixed_namespace(node: Node) -> Namespace {
+    Namespace::named(format!("{FIXED_PREFIX}{node}"))
+}
+
+/// Whether a part of the network with the fixed names is there.
+pub fn fixed_exists() -> bool {
+    !existing(FIXED_PREFIX).is_empty()
+}
+
+/// Deletes the links first: the kernel frees a namespace some time after its name, and its links only then.
+fn remove(prefix: &str) -> Result<()> {
+    let mut failures = Vec::new();
+    for name in existing(prefix) {
+        failures.extend(ip::delete_links(&name).err());
+        failures.extend(ip::host(&[format!("netns delete {name}")]).err());
+    }
+    match failures.pop() {
+        None => Ok(()),
+        Some(_) if existing(prefix).is_empty() => Ok(()),
+        Some(error) => bail!(error),
+    }
+}
+
+/// Only the names that this module gives: a stranger's `lb-something` is left alone.
+fn existing(prefix: &str) -> Vec<String> {
+    let names = Node::all().map(|node| format!("{prefix}{node}"));
+    names.filter(|name| fs::exists(namespace::path(name)).unwrap_or(false)).collect()
+}
+
+/// A link works when it has its carrier and none of its addresses is still being checked for a duplicate.
+fn is_ready(link: &Value) -> bool {
+    let state = link["operstate"].as_str();
+    let settled = |address: &Value| address.get("tentative").is_none();
+    let up = state == Some("UP") || link["ifname"] == "lo";
+    up && link["addr_info"].as_array().is_some_and(|addresses| {
+        addresses.iter().all(settled) && addresses.iter().any(|address| address["family"] == "inet6")
+    })
+}

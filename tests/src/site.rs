@@ -1,0 +1,201 @@
+//! A whole site in one value: the network, servers on the backends, and the daemon on the balancer.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lb_userspace::view::Status;
+use tempfile::TempDir;
+
+use crate::daemon::{Cli, Config, Daemon, Files};
+use crate::net::{BACKENDS, Lab, Namespace, Node};
+use crate::process::Process;
+use crate::servers::Serve;
+use crate::tools::Tools;
+
+/// How long loading the decapsulating program may take.
+const DECAP: Duration = Duration::from_secs(20);
+/// How long the backends of a new daemon may take to serve: neighbours are resolved, first checks pass.
+pub const SERVING: Duration = Duration::from_secs(15);
+
+/// A site. Dropping it ends the processes first, then removes their files and the network.
+#[derive(Debug)]
+pub struct Site {
+    daemon: Option<Daemon>,
+    servers: Vec<(Node, Process)>,
+    decapsulators: Vec<Process>,
+    directory: TempDir,
+    tools: Tools,
+    /// Its network.
+    pub lab: Lab,
+}
+
+impl Site {
+    /// Network and servers, no daemon yet.
+    pub fn new(tools: Tools) -> Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("lb-lab-").tempdir().context("no temporary directory")?;
+        Self::build(tools, directory, Lab::unique()?)
+    }
+
+    /// Servers in a network, with their files in `directory`.
+    pub fn build(tools: Tools, directory: TempDir, lab: Lab) -> Result<Self> {
+        let mut site =
+            Self { daemon: None, servers: Vec::new(), decapsulators: Vec::new(), directory, tools, lab };
+        for node in BACKENDS {
+            site.start_servers(node)?;
+        }
+        Ok(site)
+    }
+
+    /// Network, servers and a daemon with all backends serving.
+    pub fn with_daemon(tools: Tools, config: &Config) -> Result<Self> {
+        let mut site = Self::new(tools)?;
+        site.serve(config)?;
+        Ok(site)
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start_daemon(&mut self, config: &Config) -> Result<()> {
+        self.daemon = Some(Daemon::start(&self.tools.lb, &self.lab, self.files("lb"), config)?);
+        Ok(())
+    }
+
+    /// Starts the daemon and waits until all backends of all its services serve.
+    pub fn serve(&mut self, config: &Config) -> Result<()> {
+        self.start_daemon(config)?;
+        for service in &config.services {
+            self.cli()?.wait_serving(&service.name, service.backends.len(), SERVING)?;
+        }
+        Ok(())
+    }
+
+    /// The files of a daemon of this name.
+    pub fn files(&self, name: &str) -> Files {
+        Files::inside(self.directory.path(), name)
+    }
+
+    /// Starts the servers of a backend.
+    pub fn start_servers(&mut self, node: Node) -> Result<()> {
+        let namespace = self.lab.namespace(node);
+        let process = Serve::backend(node).start(&self.tools.lab, &namespace, &self.log(node, "servers"))?;
+        self.servers.push((node, process));
+        Ok(())
+    }
+
+    /// Kills the servers of a backend, without a chance to say good-bye.
+    pub fn kill_servers(&mut self, node: Node) -> Result<()> {
+        let at = self.servers.iter().position(|(owner, _)| *owner == node);
+        let (_, mut process) =
+            self.servers.swap_remove(at.with_context(|| format!("{node} has no servers"))?);
+        process.kill().map(drop)
+    }
+
+    /// Makes every backend unwrap tunnelled packets.
+    pub fn decapsulate(&mut self) -> Result<()> {
+        for node in BACKENDS {
+            let mut command = self.lab.namespace(node).command(&self.tools.lab);
+            command.args(["decap", "--interface", "eth0"]);
+            let log = self.log(node, "decap");
+            let name = format!("the decapsulator of {node}");
+            self.decapsulators.push(Process::spawn_ready(&name, command, &log, DECAP)?);
+        }
+        Ok(())
+    }
+
+    fn log(&self, node: Node, what: &str) -> PathBuf {
+        self.directory.path().join(format!("{node}-{what}.log"))
+    }
+
+    /// The daemon.
+    pub fn daemon(&mut self) -> Result<&mut Daemon> {
+        self.daemon.as_mut().context("there is no daemon")
+    }
+
+    /// The daemon, to be ended.
+    pub fn take_daemon(&mut self) -> Result<Daemon> {
+        self.daemon.take().context("there is no daemon")
+    }
+
+    /// The daemon's command line.
+    pub fn cli(&self) -> Result<&Cli> {
+        Ok(&self.daemon.as_ref().context("there is no daemon")?.cli)
+    }
+
+    /// `lb status`.
+    pub fn status(&self) -> Result<Status> {
+        self.cli()?.status()
+    }
+
+    /// A client's namespace.
+    pub fn client(&self, number: u8) -> Namespace {
+        self.lab.namespace(Node::Client(number))
+    }
+
+    /// The metrics page.
+    pub fn metrics(&self) -> Result<String> {
+        let fetch = || crate::load::get(SocketAddr::from(crate::daemon::METRICS), "/metrics");
+        self.lab.namespace(Node::Balancer).run(fetch)?.context("cannot fetch the metrics page")
+    }
+
+    /// The program under test.
+    pub fn lb(&self) -> &Path {
+        &self.tools.lb
+    }
+
+    /// The directory of its files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Lets everything outlive its owner.
+    pub fn keep(self) {
+        let Self { daemon, servers, decapsulators, directory, lab, .. } = self;
+        // What is kept is the directory; its path is known already.
+        drop(directory.keep());
+        lab.keep();
+        let servers = servers.into_iter().map(|(_, process)| process);
+        let daemon = daemon.into_iter().map(|daemon| daemon.process);
+        daemon.chain(servers).chain(decapsulators).for_each(Process::keep);
+    }
+
+    /// Every process of it.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        let servers = self.servers.iter().map(|(_, process)| process);
+        let daemon = self.daemon.iter().map(|daemon| &daemon.process);
+        daemon.chain(servers).chain(&self.decapsulators)
+    }
+
+    /// By what to recognise later whether anything of the site is left.
+    pub fn traces(&self) -> Traces {
+        Traces {
+            processes: self.processes().map(Process::id).collect(),
+            namespaces: self.lab.leftovers(),
+            directory: self.directory.path().to_owned(),
+        }
+    }
+}
+
+/// What a site consists of, outside of this program.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// Numbers of processes.
+    pub processes: Vec<u32>,
+    /// Names of namespaces.
+    pub namespaces: Vec<String>,
+    directory: PathBuf,
+}
+
+impl Traces {
+    /// What of it is there now, each in words.
+    pub fn left(&self) -> Vec<String> {
+        let exists = |path: &str| Path::new(path).exists();
+        let processes = self.processes.iter().filter(|id| exists(&format!("/proc/{id}")));
+        let namespaces = self.namespaces.iter().filter(|name| exists(&format!("/run/netns/{name}")));
+        let mut left: Vec<String> = processes.map(|id| format!("process {id}")).collect();
+        left.extend(namespaces.map(|name| format!("namespace {name}")));
+        left.extend(self.directory.exists().then(|| self.directory.display().to_string()));
+        left
+    }
+}

@@ -1,0 +1,42 @@
+//! Running cargo on this workspace.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// The workspace's directory.
+pub(crate) fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// Where cargo puts this workspace's binaries: two levels above the running one, whatever the configuration says.
+fn target_dir() -> Result<PathBuf> {
+    let xtask = env::current_exe().context("cannot find the running xtask")?;
+    let target = xtask.ancestors().nth(2).context("xtask does not run from a target directory")?;
+    Ok(target.to_owned())
+}
+
+/// A built binary, of the profile whose directory is `profile`.
+pub(crate) fn binary(profile: &str, name: &str) -> Result<PathBuf> {
+    Ok(target_dir()?.join(profile).join(name))
+}
+
+/// Cargo in the workspace, sharing the target directory of the cargo that runs this.
+pub(crate) fn command<S: AsRef<str>>(args: &[S]) -> Result<Command> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    cargo.args(args.iter().map(AsRef::as_ref)).current_dir(root()).env("CARGO_TARGET_DIR", target_dir()?);
+    Ok(cargo)
+}
+
+/// Runs cargo and fails if it does.
+pub(crate) fn run<S: AsRef<str>>(args: &[S]) -> Result<()> {
+    let status = command(args)?.status().context("cannot start cargo")?;
+    ensure!(status.success(), "cargo {} failed", args.first().map_or("", AsRef::as_ref));
+    Ok(())
+}

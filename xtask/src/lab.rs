@@ -1,0 +1,27 @@
+//! The demo and the lab: `lb-lab`, built and started.
+
+use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    cargo,
+    setup::{self, Purpose},
+};
+
+/// Builds the load balancer, optimised.
+pub(crate) fn build() -> Result<()> {
+    setup::ensure(Purpose::Run)?;
+    cargo::run(&["build", "--release", "--package", "lb-userspace"])
+}
+
+/// Becomes `lb-lab`: its exit status and the signals sent to it need no passing on. Returns only on failure.
+///
+/// The tests' profile is good enough, for the eBPF programs are optimised in any case: so the demo's build serves the tests.
+pub(crate) fn exec(args: Vec<OsString>) -> Result<()> {
+    setup::ensure(Purpose::Run)?;
+    cargo::run(&["build", "--package", "lb-userspace", "--package", "lb-tests"])?;
+    let lab = cargo::binary("debug", "lb-lab")?;
+    let error = Command::new(&lab).args(args).env("LB_BIN", cargo::binary("debug", "lb")?).exec();
+    Err(error).with_context(|| format!("cannot start {}", lab.display()))
+}

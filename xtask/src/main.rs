@@ -1,0 +1,110 @@
+//! `cargo xtask`: every command of a developer's day. Each one sets the machine up first.
+
+mod cargo;
+mod debian;
+mod lab;
+mod libtest;
+mod setup;
+mod test;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, show and test the load balancer")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install or build what is missing on this machine; say nothing if nothing is
+    Setup,
+    /// Build the load balancer, optimised: target/release/lb
+    Build,
+    /// Show the load balancer at work between network namespaces
+    Demo {
+        /// Passed on to the demo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Keep the demo's network up to play with
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Check formatting and lints and run every test, or those that FILTER names
+    Test {
+        /// A step (format, lints, docs, host, or a test target of lb-tests), or a part of a test's name
+        filter: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Lab {
+    /// Make the namespaces and start the balancer and its backends
+    Up {
+        /// Passed on to the lab
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run a command, or a shell, in one of the namespaces
+    Enter {
+        /// The namespace: client1, client2, lb, ...
+        name: OsString,
+        /// The command and its arguments; a shell if there is none
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Stop it all and remove the namespaces
+    Down,
+}
+
+impl Lab {
+    fn into_args(self) -> Vec<OsString> {
+        let (verb, rest) = match self {
+            Self::Up { args } => ("up", args),
+            Self::Enter { name, command } => ("enter", [vec![name], command].concat()),
+            Self::Down => ("down", Vec::new()),
+        };
+        [vec![OsString::from(verb)], rest].concat()
+    }
+}
+
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup => setup::ensure(setup::Purpose::Test)?,
+        Command::Build => lab::build()?,
+        Command::Demo { args } => lab::exec([vec![OsString::from("demo")], args].concat())?,
+        Command::Lab(lab) => lab::exec(lab.into_args())?,
+        Command::Test { filter } => return test::run(filter.as_deref()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_for_a_namespace_keeps_its_own_flags() {
+        let cli = Cli::parse_from(["xtask", "lab", "enter", "client1", "curl", "-s", "192.0.2.10"]);
+        let Command::Lab(lab) = cli.command else { panic!("not a lab command") };
+        assert_eq!(lab.into_args(), ["enter", "client1", "curl", "-s", "192.0.2.10"]);
+    }
+}
