@@ -12,8 +12,9 @@ mod tables;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::error;
 use lb_common::pipeline;
-use lb_common::verdict::Verdict;
+use lb_common::verdict::{DropReason, Verdict};
 
 use crate::packet::XdpPacket;
 use crate::tables::KernelTables;
@@ -23,6 +24,11 @@ fn balance(context: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(context);
     match pipeline::balance(&mut packet, &KernelTables) {
         Verdict::Pass(_) => XDP_PASS,
+        // The one outcome that is our own mistake. Every other is told by its counter, which costs less.
+        Verdict::Drop(DropReason::Inconsistent) => {
+            error!(&packet, "a table names an entry that does not exist; please report it");
+            XDP_DROP
+        }
         Verdict::Drop(_) => XDP_DROP,
         Verdict::Transmit => XDP_TX,
         Verdict::Redirect(interface) => packet::redirect(interface),

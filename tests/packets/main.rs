@@ -8,12 +8,14 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use crate::fixtures::counts::Counter;
+use crate::fixtures::counts::{Counter, ROW};
 use crate::fixtures::frames::{Draft, tcp, udp};
 use crate::fixtures::sides::{Action, Host, Kernel, SHORTEST_IN_KERNEL, Seen, Side};
 use crate::fixtures::world::World;
 use crate::fixtures::{Fixture, hex};
 use anyhow::{Result, anyhow, ensure};
+use lb_common::verdict::DropReason;
+use lb_userspace::datapath::apply;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -114,11 +116,28 @@ fn laws() -> Vec<Trial> {
             let frames = mutated().prop_filter("too short for a test run", |f| f.len() >= SHORTEST_IN_KERNEL);
             check(4_000, &frames, |frame| agree(&mut host, kernel, frame))
         }),
+        kernel_trial("law::a damaged table is counted and told", damaged_table),
         spread("law::TCP flows over IPv4 spread alike", tcp("192.0.2.50:80")),
         spread("law::UDP flows over IPv4 spread alike", udp("192.0.2.50:80")),
         spread("law::TCP flows over IPv6 spread alike", tcp("[2001:db8::50]:80")),
         spread("law::UDP flows over IPv6 spread alike", udp("[2001:db8::50]:80")),
     ]
+}
+
+/// Every service's backends are moved beyond the end of their table, then back.
+fn damaged_table(kernel: &mut Kernel<'static>) -> Result<()> {
+    let mut damaged = WORLD.image.clone();
+    damaged.services.values_mut().for_each(|service| service.backend_base = u32::MAX / 2);
+    apply(kernel.datapath(), &WORLD.image, &damaged)?;
+    let seen = kernel.observe(&tcp("192.0.2.50:80").frame());
+    apply(kernel.datapath(), &damaged, &WORLD.image)?;
+    let seen = seen?;
+    let counted = seen.counts.get(&Counter::Reason(ROW, DropReason::Inconsistent.label()));
+    ensure!(seen.action == Action::Drop && counted == Some(&1), "{seen}");
+    let said = kernel.datapath().take_log();
+    let expected = "a table names an entry that does not exist; please report it".to_owned();
+    ensure!(said == [(expected, 1)].into(), "the program said {said:?}");
+    Ok(())
 }
 
 fn cut_everywhere(

@@ -15,12 +15,18 @@ pub(crate) fn build() -> Result<()> {
     cargo::run(&["build", "--release", "--package", "lb-userspace"])
 }
 
+const QUIET_BUILD: &[&str] = &["--quiet", "build", "--package", "lb-userspace", "--package", "lb-tests"];
+const BUILD: &[&str] = QUIET_BUILD.split_at(1).1;
+
 /// Becomes `lb-lab`: its exit status and the signals sent to it need no passing on. Returns only on failure.
 ///
 /// The tests' profile is good enough, for the eBPF programs are optimised in any case: so the demo's build serves the tests.
 pub(crate) fn exec(args: Vec<OsString>) -> Result<()> {
     setup::ensure(Purpose::Run)?;
-    cargo::run(&["build", "--package", "lb-userspace", "--package", "lb-tests"])?;
+    // What begins a session may take minutes to build and shows its progress; what happens within one has been built.
+    let begins = args.first().is_some_and(|verb| verb == "demo" || verb == "up");
+    let build = if begins { BUILD } else { QUIET_BUILD };
+    cargo::run(build)?;
     let lab = cargo::binary("debug", "lb-lab")?;
     let error = Command::new(&lab).args(args).env("LB_BIN", cargo::binary("debug", "lb")?).exec();
     Err(error).with_context(|| format!("cannot start {}", lab.display()))

@@ -32,8 +32,11 @@ enum Command {
         args: Vec<OsString>,
     },
     /// Keep the demo's network up to play with
-    #[command(subcommand)]
-    Lab(Lab),
+    Lab {
+        /// What to do; `up` if nothing is said
+        #[command(subcommand)]
+        action: Option<Lab>,
+    },
     /// Check formatting and lints and run every test, or those that FILTER names
     Test {
         /// A step (format, lints, docs, host, or a test target of lb-tests), or a part of a test's name
@@ -51,7 +54,7 @@ enum Lab {
     },
     /// Run a command, or a shell, in one of the namespaces
     Enter {
-        /// The namespace: client1, client2, lb, ...
+        /// client1, client2, balancer, backend1, backend2 or backend3
         name: OsString,
         /// The command and its arguments; a shell if there is none
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -59,6 +62,12 @@ enum Lab {
     },
     /// Stop it all and remove the namespaces
     Down,
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::Up { args: Vec::new() }
+    }
 }
 
 impl Lab {
@@ -84,7 +93,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Setup => setup::ensure(setup::Purpose::Test)?,
         Command::Build => lab::build()?,
         Command::Demo { args } => lab::exec([vec![OsString::from("demo")], args].concat())?,
-        Command::Lab(lab) => lab::exec(lab.into_args())?,
+        Command::Lab { action } => lab::exec(action.unwrap_or_default().into_args())?,
         Command::Test { filter } => return test::run(filter.as_deref()),
     }
     Ok(ExitCode::SUCCESS)
@@ -104,7 +113,7 @@ mod tests {
     #[test]
     fn a_command_for_a_namespace_keeps_its_own_flags() {
         let cli = Cli::parse_from(["xtask", "lab", "enter", "client1", "curl", "-s", "192.0.2.10"]);
-        let Command::Lab(lab) = cli.command else { panic!("not a lab command") };
+        let Command::Lab { action: Some(lab) } = cli.command else { panic!("not a lab command") };
         assert_eq!(lab.into_args(), ["enter", "client1", "curl", "-s", "192.0.2.10"]);
     }
 }

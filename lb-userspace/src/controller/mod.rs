@@ -218,6 +218,7 @@ impl<D: Datapath + 'static> Controller<D> {
                     self.look_up(None).await?;
                 }
                 _ = lookups.tick() => {
+                    self.core.datapath().relay_log();
                     self.look_up(None).await?;
                 }
             }

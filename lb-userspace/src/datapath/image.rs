@@ -199,6 +199,8 @@ mod tests {
 
         fn settle(&mut self) {}
 
+        fn relay_log(&mut self) {}
+
         fn forwarded(&self, row: u32) -> Result<Forwarded, TableError> {
             self.inner.forwarded(row)
         }

@@ -1,6 +1,7 @@
 //! The program and its tables in the kernel.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::mapping::{Mapping, Row};
+use super::program_log::ProgramLog;
 use super::{BALANCER_OBJECT, Capacity, Datapath, Store, Table, TableError, settings};
 
 /// The oldest kernel that runs the program: compare-and-swap in BPF came with 5.12, and 6.1 is the oldest we test.
@@ -43,6 +45,9 @@ pub enum LoadError {
     /// The verifier refused the program.
     #[error("the kernel refused the program: {0}")]
     Program(#[from] ProgramError),
+    /// What the program has to say cannot be read.
+    #[error("the program's log: {0}")]
+    Log(#[from] aya_log::Error),
     /// A table is not as expected.
     #[error("table {name}: {source}")]
     Table {
@@ -126,6 +131,7 @@ pub struct Attachment {
 /// A loaded program and its tables.
 pub struct KernelDatapath {
     ebpf: Ebpf,
+    log: ProgramLog,
     capacity: Capacity,
     backends: Mapping,
     slots: Mapping,
@@ -178,6 +184,7 @@ impl KernelDatapath {
             .map_max_entries("WITHHELD", capacity.services)
             .load(BALANCER_OBJECT)?;
         program(&mut ebpf)?.load()?;
+        let log = ProgramLog::of(&mut ebpf)?;
         let map =
             |name, table: Table| mapping(&ebpf, name, capacity.entries(table) as usize * table.entry_words());
         let (vips, services) = (map("VIPS", Table::Vips)?, map("SERVICES", Table::Services)?);
@@ -187,6 +194,7 @@ impl KernelDatapath {
             withheld: counters(&mut ebpf, "WITHHELD")?,
             reasons: counters(&mut ebpf, "REASONS")?,
             ebpf,
+            log,
             capacity,
             backends,
             slots,
@@ -198,6 +206,11 @@ impl KernelDatapath {
     /// The loaded program, to run it on test packets.
     pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
         program(&mut self.ebpf)
+    }
+
+    /// What the program has said since the last call: each message and how often.
+    pub fn take_log(&mut self) -> BTreeMap<String, u64> {
+        self.log.take()
     }
 
     /// Attaches the program natively, else generically with a warning that says why.
@@ -316,6 +329,12 @@ impl Datapath for KernelDatapath {
                 "membarrier: {error}; waiting 100 ms instead, many times as long as a program runs"
             );
             std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    fn relay_log(&mut self) {
+        for (message, times) in self.take_log() {
+            tracing::error!("the program says, {times} times: {message}");
         }
     }
 

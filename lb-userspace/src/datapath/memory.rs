@@ -95,6 +95,10 @@ impl Datapath for MemoryDatapath {
         // Nothing runs beside us.
     }
 
+    fn relay_log(&mut self) {
+        // There is no program.
+    }
+
     fn forwarded(&self, row: u32) -> Result<Forwarded, TableError> {
         self.forwarded.borrow().get(row as usize).copied().ok_or_else(|| missing("forwarded", row as usize))
     }

@@ -7,6 +7,7 @@ mod image;
 mod kernel;
 mod mapping;
 mod memory;
+mod program_log;
 
 pub use image::{Changes, Image, Store};
 pub use kernel::{
@@ -119,6 +120,9 @@ pub trait Datapath: Send {
 
     /// Waits until no packet is under way that may have seen a word replaced before this call.
     fn settle(&mut self);
+
+    /// Writes into the daemon's log what the program has to say, which is nothing while all is well.
+    fn relay_log(&mut self);
 
     /// What was forwarded to the backend in a row, all CPUs together.
     fn forwarded(&self, row: u32) -> Result<Forwarded, TableError>;
