@@ -9,6 +9,8 @@
 //! word that was left alone for days can look busy for 68 seconds in 78 hours. A word of zero was never used: it is vacant
 //! at any time.
 
+use core::cell::Cell;
+
 use bytemuck::{Pod, Zeroable};
 
 /// Buckets of one set.
@@ -82,6 +84,31 @@ pub trait BucketSet {
     fn exchange(&self, way: usize, old: u64, new: u64) -> bool;
 }
 
+/// A set in ordinary memory, for one thread.
+impl BucketSet for [Cell<u64>; WAYS] {
+    fn load(&self, way: usize) -> u64 {
+        self[way].get()
+    }
+
+    fn exchange(&self, way: usize, old: u64, new: u64) -> bool {
+        let same = self[way].get() == old;
+        if same {
+            self[way].set(new);
+        }
+        same
+    }
+}
+
+impl<S: BucketSet + ?Sized> BucketSet for &S {
+    fn load(&self, way: usize) -> u64 {
+        (**self).load(way)
+    }
+
+    fn exchange(&self, way: usize, old: u64, new: u64) -> bool {
+        (**self).exchange(way, old, new)
+    }
+}
+
 /// What the limiter says to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -128,26 +155,10 @@ fn find<S: BucketSet>(set: &S, tag: u64, now: u64) -> Option<(usize, u64, u64)> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::cell::Cell;
     use proptest::prelude::*;
     use std::vec::Vec;
 
-    #[derive(Default)]
-    struct Set([Cell<u64>; WAYS]);
-
-    impl BucketSet for Set {
-        fn load(&self, way: usize) -> u64 {
-            self.0[way].get()
-        }
-
-        fn exchange(&self, way: usize, old: u64, new: u64) -> bool {
-            let same = self.0[way].get() == old;
-            if same {
-                self.0[way].set(new);
-            }
-            same
-        }
-    }
+    type Set = [Cell<u64>; WAYS];
 
     /// A bucket that counts tokens in 1/10^9, the slow and obvious way.
     struct Reference {

@@ -117,8 +117,15 @@ impl<D: Datapath> Core<D> {
 
     /// Applies an operator's change, whole or not at all.
     pub(super) fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
-        let (services, name, summary) = edited(&self.services, change)?;
+        let added = match &change {
+            Change::AddBackend { backend, .. } => Some(backend.endpoint),
+            Change::RemoveBackend { .. } | Change::DrainBackend { .. } => None,
+        };
+        let (services, name, mut summary) = edited(&self.services, change)?;
         let moved = self.set_services(services).map_err(|error| ChangeError::Refused(error.to_string()))?;
+        if let Some(reason) = added.and_then(|endpoint| self.obstacle(&name, endpoint)) {
+            summary = format!("{summary}, but takes no traffic yet: {reason}");
+        }
         tracing::info!("generation {}: {summary}", self.generation);
         let slots_total = self.services.get(&name).map_or(0, |service| u64::from(service.table_size));
         let Disruption { moved, least } = moved.0;
@@ -197,6 +204,11 @@ impl<D: Datapath> Core<D> {
         let hop = hop.as_ref().map_err(ToString::to_string)?;
         deliverable(service.mode, hop)?;
         Ok(hop)
+    }
+
+    /// Why a backend cannot be reached, if it cannot.
+    fn obstacle(&self, service: &str, endpoint: Endpoint) -> Option<String> {
+        self.next_hop(self.services.get(service)?, endpoint.address).err()
     }
 
     /// The daemon as a whole.

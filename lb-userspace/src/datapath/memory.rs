@@ -8,7 +8,7 @@ use lb_common::layout::{
     BackendEntry, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipSet,
     Withheld,
 };
-use lb_common::limiter::{BucketSet, WAYS};
+use lb_common::limiter::WAYS;
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
 use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
@@ -113,26 +113,8 @@ impl Datapath for MemoryDatapath {
     }
 }
 
-/// A set of buckets of [`MemoryDatapath`].
-#[derive(Debug)]
-pub struct Buckets<'a>(&'a [Cell<u64>; WAYS]);
-
-impl BucketSet for Buckets<'_> {
-    fn load(&self, way: usize) -> u64 {
-        self.0[way].get()
-    }
-
-    fn exchange(&self, way: usize, old: u64, new: u64) -> bool {
-        let same = self.0[way].get() == old;
-        if same {
-            self.0[way].set(new);
-        }
-        same
-    }
-}
-
 impl Tables for MemoryDatapath {
-    type Buckets<'a> = Buckets<'a>;
+    type Buckets<'a> = &'a [Cell<u64>; WAYS];
 
     fn hash_key(&self) -> &HashKey {
         &self.settings.hash_key
@@ -155,8 +137,8 @@ impl Tables for MemoryDatapath {
         self.backends.get(index as usize)
     }
 
-    fn buckets(&self, hash: u64) -> Option<Buckets<'_>> {
-        self.buckets.get(scale(hash, self.settings.bucket_sets) as usize).map(Buckets)
+    fn buckets(&self, hash: u64) -> Option<&[Cell<u64>; WAYS]> {
+        self.buckets.get(scale(hash, self.settings.bucket_sets) as usize)
     }
 
     fn now(&self, _clock: Clock) -> u64 {

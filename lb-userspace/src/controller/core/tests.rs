@@ -99,6 +99,14 @@ fn a_change_tells_what_it_moved() {
 }
 
 #[test]
+fn adding_an_unreachable_backend_says_so() {
+    let mut core = core();
+    let summary = core.change(add(77)).unwrap().summary;
+    assert_eq!(summary, "web: backend 10.0.1.77:80 added, but takes no traffic yet: not looked up yet");
+    assert_eq!(shares(&core), ["10.0.1.1:80 50", "10.0.1.2:80 50", "10.0.1.77:80 0"]);
+}
+
+#[test]
 fn a_refused_change_changes_nothing() {
     let mut core = core();
     let before = core.datapath().words();
