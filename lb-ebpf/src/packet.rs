@@ -8,7 +8,7 @@ use aya_ebpf::programs::XdpContext;
 use bytemuck::{AnyBitPattern, NoUninit};
 use lb_common::packet::Packet;
 
-/// The furthest byte that is ever read or written; the verifier needs to know that an offset is small.
+/// The furthest byte that is ever read or written: `MAX_PACKET_OFF` of the verifier, which loses track beyond it.
 const REACH: usize = 0xffff;
 
 /// A frame between two kernel pointers.
@@ -49,7 +49,7 @@ impl XdpPacket {
     /// A pointer to a `T` at `offset`, if the frame holds all of it.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        if offset > REACH {
+        if offset > REACH - size_of::<T>() {
             return None;
         }
         let address = self.start + offset;
@@ -104,7 +104,7 @@ impl Packet for XdpPacket {
 }
 
 /// Asks the kernel to send the frame out of another interface; the program returns what this returns.
-#[allow(dead_code, reason = "the decapsulator never redirects")]
+#[allow(dead_code, reason = "only the balancer redirects")]
 #[inline(always)]
 pub(crate) fn redirect(interface: u32) -> u32 {
     // SAFETY: the helper takes any interface index and reports a bad one as XDP_ABORTED.

@@ -2,6 +2,7 @@
 //!
 //! Each test builds a network of its own, so tests run side by side. Without root they are skipped, and say so.
 
+mod bench;
 mod cases;
 mod changes;
 mod delivery;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         refusals::cases(),
         demo::cases(),
+        bench::cases(),
     ];
     let trials = cases.into_iter().flatten().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -1,4 +1,4 @@
-//! The demo and the lab: `lb-lab`, built and started.
+//! The demo, the lab and the measuring harness: built and started.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
@@ -27,7 +27,22 @@ pub(crate) fn exec(args: Vec<OsString>) -> Result<()> {
     let begins = args.first().is_some_and(|verb| verb == "demo" || verb == "up");
     let build = if begins { BUILD } else { QUIET_BUILD };
     cargo::run(build)?;
-    let lab = cargo::binary("debug", "lb-lab")?;
-    let error = Command::new(&lab).args(args).env("LB_BIN", cargo::binary("debug", "lb")?).exec();
-    Err(error).with_context(|| format!("cannot start {}", lab.display()))
+    become_program(
+        Command::new(cargo::binary("debug", "lb-lab")?)
+            .args(args)
+            .env("LB_BIN", cargo::binary("debug", "lb")?),
+    )
+}
+
+/// Becomes `lb-bench`, optimised.
+pub(crate) fn exec_bench(args: &[OsString]) -> Result<()> {
+    setup::ensure(Purpose::Run)?;
+    cargo::run(&["build", "--release", "--package", "lb-tests", "--bin", "lb-bench"])?;
+    become_program(Command::new(cargo::binary("release", "lb-bench")?).args(args))
+}
+
+/// Returns only on failure.
+fn become_program(command: &mut Command) -> Result<()> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {}", command.get_program().display()))
 }

@@ -37,6 +37,12 @@ enum Command {
         #[command(subcommand)]
         action: Option<Lab>,
     },
+    /// Measure what packets and tables cost, beside programs that do the least
+    Bench {
+        /// Passed on to the harness: names of cases, --json FILE
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Check formatting and lints and run every test, or those that FILTER names
     Test {
         /// A step (format, lints, docs, host, or a test target of lb-tests), or a part of a test's name
@@ -94,6 +100,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build => lab::build()?,
         Command::Demo { args } => lab::exec([vec![OsString::from("demo")], args].concat())?,
         Command::Lab { action } => lab::exec(action.unwrap_or_default().into_args())?,
+        Command::Bench { args } => lab::exec_bench(&args)?,
         Command::Test { filter } => return test::run(filter.as_deref()),
     }
     Ok(ExitCode::SUCCESS)

@@ -23,6 +23,8 @@ use lb_common::layout::{
 pub static BALANCER_OBJECT: &[u8] = include_bytes_aligned!("balancer.o");
 /// The compiled decapsulator program, `decap`.
 pub static DECAP_OBJECT: &[u8] = include_bytes_aligned!("decap.o");
+/// The compiled programs of the measuring harness: `wrapper` and the floors.
+pub static BENCH_OBJECT: &[u8] = include_bytes_aligned!("bench.o");
 
 /// An object of the build script, aligned as the ELF parser wants it.
 macro_rules! include_bytes_aligned {

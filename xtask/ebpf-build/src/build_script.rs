@@ -13,7 +13,7 @@ use crate::recipe::{PROGRAMS, Recipe};
 /// What the objects are made from; the recipe itself is a dependency of the build script.
 const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "lb-common", "lb-ebpf"];
 
-/// Compiles `lb-ebpf` and leaves `balancer.o` and `decap.o` in `OUT_DIR`: all that the build script's `main` does.
+/// Compiles `lb-ebpf` and leaves an object of each of [`PROGRAMS`] in `OUT_DIR`: all that the build script's `main` does.
 ///
 /// On failure, cargo shows what is missing and what to run, or the compiler's message.
 #[must_use]

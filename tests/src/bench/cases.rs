@@ -1,0 +1,199 @@
+//! The cases: what is sent, to which service, and which floor does the least that must be done with it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context, Result};
+use lb_common::bench::{HEAD_WORDS, RUN, Script};
+use lb_common::wire::{
+    Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IPV4_LENGTH, IPV6_LENGTH,
+    Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Mac, Ports, TCP_ACK, TCP_LENGTH, TCP_SYN, TcpStart,
+    protocol,
+};
+use lb_userspace::model::{AdminState, Backend, ForwardMode, Limit, Protocol, Service, Weight};
+use lb_userspace::neighbors::NextHop;
+use lb_userspace::placement::Services;
+
+/// `XDP_PASS` and `XDP_TX` of `include/uapi/linux/bpf.h`.
+pub(super) const PASS: u32 = 2;
+pub(super) const TRANSMIT: u32 = 3;
+
+/// Length of every frame: the headers of both families fit, and little else, for small packets are the hard ones.
+const LENGTH: usize = HEAD_WORDS * 8 + 4;
+
+/// One thing to measure.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    /// The floor it is compared with; none for a floor itself.
+    pub(super) floor: Option<&'static str>,
+    destination: IpAddr,
+    /// Number of flows, a power of two.
+    flows: u64,
+    tcp_flags: u8,
+    pub(super) action: u32,
+    /// Whether the frame gets an outer header.
+    pub(super) grows: bool,
+}
+
+const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+const DSR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+const IPIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
+const LIMITED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12));
+const LIMITED_EXACTLY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 13));
+const IPIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11));
+
+const HOT: u64 = 1;
+const MILLION: u64 = 1 << 20;
+const FLOOD: u64 = 1 << 26;
+
+/// Every case, floors first.
+pub(super) fn all() -> Vec<Case> {
+    let floor = |name, action, grows| case(name, None, IPIP, HOT, TCP_ACK, action, grows);
+    let tunnelled =
+        |name, to, flows, flags| case(name, Some("encap20_floor"), to, flows, flags, TRANSMIT, true);
+    vec![
+        floor("pass_floor", PASS, false),
+        floor("macs_floor", TRANSMIT, false),
+        floor("encap20_floor", TRANSMIT, true),
+        floor("encap40_floor", TRANSMIT, true),
+        case("not_a_service", Some("pass_floor"), FAR, HOT, TCP_ACK, PASS, false),
+        tunnelled("established_hot", IPIP, HOT, TCP_ACK),
+        tunnelled("established_1m", IPIP, MILLION, TCP_ACK),
+        tunnelled("syn_flood", IPIP, FLOOD, TCP_SYN),
+        tunnelled("limiter_hot", LIMITED, HOT, TCP_ACK),
+        tunnelled("limiter_exact_hot", LIMITED_EXACTLY, HOT, TCP_ACK),
+        tunnelled("limiter_spoofed_flood", LIMITED, FLOOD, TCP_ACK),
+        case("v6_established_hot", Some("encap40_floor"), IPIP6, HOT, TCP_ACK, TRANSMIT, true),
+        case("dsr_l2_established_hot", Some("macs_floor"), DSR, HOT, TCP_ACK, TRANSMIT, false),
+    ]
+}
+
+fn case(
+    name: &'static str,
+    floor: Option<&'static str>,
+    destination: IpAddr,
+    flows: u64,
+    tcp_flags: u8,
+    action: u32,
+    grows: bool,
+) -> Case {
+    Case { name, floor, destination, flows, tcp_flags, action, grows }
+}
+
+impl Case {
+    /// What the wrapper does for this case.
+    pub(super) fn script(&self) -> Result<Script> {
+        let (mut frame, flow_at) = match self.destination {
+            IpAddr::V4(destination) => (ipv4(destination), ETHERNET_LENGTH + 12),
+            IpAddr::V6(destination) => (ipv6(destination), ETHERNET_LENGTH + 20),
+        };
+        frame.extend_from_slice(bytemuck::bytes_of(&TcpStart {
+            ports: Ports::new(40_000, 80),
+            sequence: Be32::new(1),
+            acknowledgement: Be32::new(1),
+            data_offset: 5 << 4,
+            flags: self.tcp_flags,
+            window: Be16::new(1000),
+        }));
+        frame.resize(LENGTH, 0);
+        let head = frame.get(..HEAD_WORDS * 8).context("the frame is shorter than its head")?;
+        Ok(Script {
+            head: bytemuck::pod_read_unaligned(head),
+            length: LENGTH as u64,
+            flows_mask: self.flows - 1,
+            flow_at: flow_at as u64,
+            flow_base: u64::from(u32::from(Ipv4Addr::new(10, 0, 0, 0))),
+            action: RUN,
+            runs: 0,
+        })
+    }
+}
+
+fn ethernet(ethertype: Be16) -> Vec<u8> {
+    let header = EthernetHeader { destination: Mac::new([2; 6]), source: Mac::new([4; 6]), ethertype };
+    bytemuck::bytes_of(&header).to_vec()
+}
+
+fn ipv4(destination: Ipv4Addr) -> Vec<u8> {
+    let header = Ipv4Header {
+        version_ihl: 0x45,
+        tos: 0,
+        total_length: Be16::new((IPV4_LENGTH + TCP_LENGTH) as u16),
+        identification: Be16::new(1),
+        fragment: Be16::new(0x4000),
+        ttl: 64,
+        protocol: protocol::TCP,
+        checksum: Be16::new(0),
+        source: Ipv4Address::new([0; 4]),
+        destination: Ipv4Address::new(destination.octets()),
+    };
+    [ethernet(ETHERTYPE_IPV4), bytemuck::bytes_of(&header).to_vec()].concat()
+}
+
+fn ipv6(destination: Ipv6Addr) -> Vec<u8> {
+    let header = Ipv6Header {
+        version_class_flow: Be32::new(6 << 28),
+        payload_length: Be16::new(TCP_LENGTH as u16),
+        next_header: protocol::TCP,
+        hop_limit: 64,
+        source: Ipv6Address::new([0x20; 16]),
+        destination: Ipv6Address::new(destination.octets()),
+    };
+    debug_assert_eq!(size_of_val(&header), IPV6_LENGTH, "no options");
+    [ethernet(ETHERTYPE_IPV6), bytemuck::bytes_of(&header).to_vec()].concat()
+}
+
+/// The services that the cases are for: ten backends each.
+pub(super) fn services() -> Result<Services> {
+    // 100 million a second is never reached. The burst decides on the clock: 0.1 s, and 1 µs.
+    let limit = |burst| Some(Limit { rate: 100_000_000, burst });
+    let some = [
+        service(DSR, ForwardMode::DsrL2, None)?,
+        service(IPIP, ForwardMode::Ipip, None)?,
+        service(IPIP6, ForwardMode::Ipip, None)?,
+        service(LIMITED, ForwardMode::Ipip, limit(10_000_000))?,
+        service(LIMITED_EXACTLY, ForwardMode::Ipip, limit(100))?,
+    ];
+    Ok(some.into_iter().map(|service| (service.name.clone(), service)).collect())
+}
+
+fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> Result<Service> {
+    let (vip, backend): (_, fn(u16) -> String) = match vip {
+        IpAddr::V4(vip) => (format!("{vip}:80"), |n| format!("10.0.1.{n}:80")),
+        IpAddr::V6(vip) => (format!("[{vip}]:80"), |n| format!("[fd00::{n}]:80")),
+    };
+    let backend = |n| {
+        let endpoint = backend(n).parse()?;
+        Ok(Backend { endpoint, weight: Weight::default(), admin: AdminState::Ready })
+    };
+    Ok(Service {
+        name: vip.clone(),
+        vip: vip.parse()?,
+        protocol: Protocol::Tcp,
+        mode,
+        table_size: 65_537,
+        limit,
+        health: None,
+        backends: (1..=10).map(backend).collect::<Result<_>>()?,
+    })
+}
+
+/// A way to every backend: back out of the interface that test runs pretend to come from.
+pub(super) fn next_hops(services: &Services) -> BTreeMap<IpAddr, NextHop> {
+    let hop = |address: IpAddr| NextHop {
+        interface: "lo".to_owned(),
+        ifindex: 1,
+        gateway: None,
+        source: if address.is_ipv4() {
+            Ipv4Addr::new(10, 0, 1, 254).into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        },
+        source_mac: [2; 6],
+        mac: [4; 6],
+        mtu: 1500,
+    };
+    let addresses =
+        services.values().flat_map(|service| &service.backends).map(|backend| backend.endpoint.address);
+    addresses.map(|address| (address, hop(address))).collect()
+}

@@ -1,0 +1,76 @@
+//! What Maglev tables cost: to build, to install in the kernel, and what they move.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use lb_common::maglev::{self, Candidate, TableSize};
+use lb_common::slot::{BackendId, Slot};
+use lb_userspace::datapath::{Image, KernelDatapath, apply};
+use serde::Serialize;
+
+const FIGURES: usize = 9;
+
+/// One table of the default size.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct TableCost {
+    pub(super) build_ms: f64,
+    pub(super) install_ms: f64,
+    /// Slots of the other backends that move when one is removed.
+    pub(super) disruption_percent: f64,
+}
+
+/// Measures tables of `backends` backends.
+pub(super) fn measure(datapath: &mut KernelDatapath, backends: u16) -> Result<TableCost> {
+    let all: Vec<Candidate> = (0..backends).map(candidate).collect::<Result<_>>()?;
+    let (gone, rest) = all.split_first().context("no backends")?;
+    let build_ms = median(|| {
+        drop(maglev::build(&all, TableSize::DEFAULT));
+        Ok(())
+    })?;
+    let (before, after) = (maglev::build(&all, TableSize::DEFAULT), maglev::build(rest, TableSize::DEFAULT));
+    let of_others = before.iter().zip(&after).filter(|(b, a)| **b != gone.id && b != a).count();
+    // Every slot differs from one installation to the next, which is the worst there is.
+    let images = [
+        image(&before),
+        image(&before.iter().map(|id| next(*id)).collect::<Option<Vec<_>>>().context("ids")?),
+    ];
+    apply(datapath, &Image::default(), &images[0])?;
+    let mut turn = 0;
+    let install_ms = median(|| {
+        turn += 1;
+        Ok(apply(datapath, &images[(turn + 1) % 2], &images[turn % 2])?)
+    })?;
+    apply(datapath, &images[turn % 2], &Image::default())?;
+    let slots = f64::from(TableSize::DEFAULT.slots());
+    let disruption_percent = f64::from(u32::try_from(of_others)?) * 100.0 / slots;
+    Ok(TableCost { build_ms, install_ms, disruption_percent })
+}
+
+/// A stand-in for a backend's address: two numbers that look random.
+fn candidate(number: u16) -> Result<Candidate> {
+    let mix = |n: u64| {
+        (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    };
+    let id = BackendId::try_new(number).context("more backends than ids")?;
+    Ok(Candidate { id, weight: 100, identity: [mix(u64::from(number)), mix(u64::from(number) << 20)] })
+}
+
+fn next(id: BackendId) -> Option<BackendId> {
+    BackendId::try_new(id.number() + 1)
+}
+
+fn image(table: &[BackendId]) -> Image {
+    let slots = table.iter().map(|id| Slot::settled(*id)).collect();
+    Image { slots: [(0, slots)].into(), ..Image::default() }
+}
+
+fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..FIGURES {
+        let begun = Instant::now();
+        work()?;
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[FIGURES / 2])
+}
