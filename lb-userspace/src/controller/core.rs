@@ -49,6 +49,8 @@ pub(super) struct Core<D> {
     image: Image,
     ledger: Ledger,
     generation: u64,
+    /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
+    behind: bool,
     started: Instant,
 }
 
@@ -65,6 +67,7 @@ impl<D: Datapath> Core<D> {
             image: Image::default(),
             ledger: Ledger::default(),
             generation: 0,
+            behind: false,
             started: Instant::now(),
         }
     }
@@ -84,11 +87,11 @@ impl<D: Datapath> Core<D> {
 
     /// Takes in the ways to backends.
     pub(super) fn set_next_hops(&mut self, next_hops: NextHops) -> Result<(), ReconcileError> {
-        if self.next_hops != next_hops {
-            self.next_hops = next_hops;
-            self.reconcile()?;
+        if self.next_hops == next_hops && !self.behind {
+            return Ok(());
         }
-        Ok(())
+        self.next_hops = next_hops;
+        self.catch_up()
     }
 
     /// Takes in finished checks.
@@ -112,7 +115,7 @@ impl<D: Datapath> Core<D> {
                 changed = true;
             }
         }
-        if changed { self.reconcile().map(drop) } else { Ok(()) }
+        if changed { self.catch_up() } else { Ok(()) }
     }
 
     /// Applies an operator's change, whole or not at all.
@@ -138,16 +141,25 @@ impl<D: Datapath> Core<D> {
         })
     }
 
+    /// Lets the tables follow what was learned: it cannot be refused, so a failure is remembered.
+    fn catch_up(&mut self) -> Result<(), ReconcileError> {
+        self.behind = true;
+        self.reconcile().map(drop)
+    }
+
     /// Brings the tables to what follows from everything that is known.
     fn reconcile(&mut self) -> Result<Moved, ReconcileError> {
         let placement =
             self.placement.next(&self.services, |service, backend| self.takes_traffic(service, backend))?;
         let image = render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
-        let mut ledger = self.ledger.next(&placement, &self.datapath)?;
+        let ledger = self.ledger.next(&placement, &self.datapath)?;
         apply(&mut self.datapath, &self.image, &image)?;
-        ledger.settle(&self.datapath)?;
+        // The tables have changed: from here on nothing may fail.
         let moved = Moved::between(&self.placement, &placement);
-        (self.placement, self.image, self.ledger) = (placement, image, ledger);
+        (self.placement, self.image, self.ledger, self.behind) = (placement, image, ledger, false);
+        if let Err(error) = self.ledger.settle(&self.datapath) {
+            tracing::error!("the counts of backends that were moved or removed are lost: {error}");
+        }
         Ok(moved)
     }
 

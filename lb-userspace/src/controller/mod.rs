@@ -137,6 +137,27 @@ pub enum ControllerError {
     Neighbors(#[from] NeighborsError),
 }
 
+impl ControllerError {
+    /// Whether trying again may help. The others end the daemon: it would go on blindly.
+    fn is_passing(&self) -> bool {
+        use NeighborsError::{Request, Timeout};
+        matches!(self, Self::Reconcile(_) | Self::Neighbors(Request { .. } | Timeout { .. }))
+    }
+}
+
+/// Tells of a failure that is made up for with the next look-up, and of no other.
+fn tell_passing(result: Result<(), ControllerError>) -> Result<(), ControllerError> {
+    match result {
+        Err(error) if error.is_passing() => {
+            tracing::error!(
+                "{error}; packets are forwarded as before, trying again within {LOOKUP_INTERVAL:?}"
+            );
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// The controller, filled but not yet at work: packets can be let in.
 pub struct Controller<D> {
     core: Core<D>,
@@ -198,6 +219,11 @@ impl<D: Datapath + 'static> Controller<D> {
         Ok(waiting)
     }
 
+    /// Takes in what the kernel says now. What it cannot say this time, it is asked again.
+    async fn follow_kernel(&mut self) -> Result<(), ControllerError> {
+        tell_passing(self.look_up(None).await.map(drop))
+    }
+
     /// Works until every [`Handle`] is gone. `attachments` are told in the status, in the order of their counter rows.
     pub async fn run(mut self, attachments: &[Attachment]) -> Result<(), ControllerError> {
         let mut lookups = interval(LOOKUP_INTERVAL);
@@ -211,15 +237,15 @@ impl<D: Datapath + 'static> Controller<D> {
                 },
                 _ = self.reports.recv_many(&mut finished, 1024) => {
                     let finished = std::mem::take(&mut finished);
-                    report(block_in_place(|| self.core.record(finished)));
+                    tell_passing(block_in_place(|| self.core.record(finished)).map_err(Into::into))?;
                 }
                 changed = self.neighbors.changed() => {
                     changed?;
-                    self.look_up(None).await?;
+                    self.follow_kernel().await?;
                 }
                 _ = lookups.tick() => {
                     self.core.datapath().relay_log();
-                    self.look_up(None).await?;
+                    self.follow_kernel().await?;
                 }
             }
         }
@@ -235,24 +261,17 @@ impl<D: Datapath + 'static> Controller<D> {
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
             Request::Change(change, answer) => {
                 if let Change::AddBackend { backend, .. } = &change {
-                    self.look_up_until(NEW_ANSWER, Some(backend.endpoint.address)).await?;
+                    tell_passing(self.look_up_until(NEW_ANSWER, Some(backend.endpoint.address)).await)?;
                 }
                 let result = block_in_place(|| self.core.change(change));
                 let changed = result.is_ok();
                 drop(answer.send(result));
                 if changed {
                     self.checker.update(self.core.wanted_checks());
-                    self.look_up(None).await?;
+                    self.follow_kernel().await?;
                 }
             }
         }
         Ok(())
-    }
-}
-
-/// A reconciliation that failed without anybody waiting for it is told and tried again with the next news.
-fn report(result: Result<(), ReconcileError>) {
-    if let Err(error) = result {
-        tracing::error!("the tables could not follow a change of health: {error}");
     }
 }

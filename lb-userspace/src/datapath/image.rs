@@ -135,10 +135,10 @@ fn close_moved_ways(from: &VipSet, to: &VipSet) -> VipSet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Capacity, Datapath, MemoryDatapath, TableError, apply};
+    use super::super::faulty::Faulty;
+    use super::super::{Capacity, MemoryDatapath, apply};
     use super::*;
     use lb_common::hash::HashKey;
-    use lb_common::layout::{Forwarded, Withheld};
     use lb_common::slot::BackendId;
     use proptest::prelude::*;
 
@@ -177,43 +177,6 @@ mod tests {
         MemoryDatapath::new(HashKey::ZERO, capacity, &[])
     }
 
-    /// Tables that refuse the n-th store.
-    struct Faulty {
-        inner: MemoryDatapath,
-        fails_at: usize,
-        stores: usize,
-    }
-
-    impl Datapath for Faulty {
-        fn capacity(&self) -> Capacity {
-            self.inner.capacity()
-        }
-
-        fn store(&mut self, store: Store) -> Result<(), TableError> {
-            self.stores += 1;
-            if self.stores == self.fails_at {
-                return Err(TableError { table: "test", entry: 0, reason: "injected".to_owned() });
-            }
-            self.inner.store(store)
-        }
-
-        fn settle(&mut self) {}
-
-        fn relay_log(&mut self) {}
-
-        fn forwarded(&self, row: u32) -> Result<Forwarded, TableError> {
-            self.inner.forwarded(row)
-        }
-
-        fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
-            self.inner.withheld(row)
-        }
-
-        fn reason(&self, row: u32, counter: u32) -> Result<u64, TableError> {
-            self.inner.reason(row, counter)
-        }
-    }
-
     proptest! {
         #[test]
         fn changes_lead_from_one_image_to_the_other(a in image(), b in image()) {
@@ -232,9 +195,9 @@ mod tests {
             let changes = a.changes(&b);
             let count = changes.publish.len() + changes.retire.len();
             prop_assume!(count > 0);
-            let mut faulty = Faulty { inner: before.clone(), fails_at: at.index(count) + 1, stores: 0 };
+            let mut faulty = Faulty::new(before.clone(), at.index(count) + 1);
             prop_assert!(apply(&mut faulty, &a, &b).is_err());
-            prop_assert_eq!(faulty.inner.words(), before.words());
+            prop_assert_eq!(faulty.tables().words(), before.words());
         }
 
         /// At no point can an address lead to another address's region.

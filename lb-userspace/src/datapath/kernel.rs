@@ -93,8 +93,8 @@ impl AttachMode {
 pub enum AttachError {
     /// Something else is there.
     #[error(
-        "{interface} already has an XDP program; find it with `ip link show {interface}` and stop its owner, \
-         or remove it with `ip link set {interface} xdp off`"
+        "{interface} already has an XDP program; find it with `ip -details link show {interface}` and stop its owner; \
+         one that nobody owns goes with `ip link set {interface} xdp off`"
     )]
     Busy {
         /// The interface.

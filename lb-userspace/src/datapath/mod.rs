@@ -3,6 +3,8 @@
 //! What the tables should hold is an [`Image`]. [`Image::changes`] says which words have to be stored, in which order, and
 //! [`apply`] stores them. Nothing else writes.
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod image;
 mod kernel;
 mod mapping;

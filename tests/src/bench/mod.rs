@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::ProgramFd;
 use clap::Parser;
 use lb_common::bench::{SHRINK, STOP, Script};
-use lb_userspace::datapath::{Capacity, Image, KernelDatapath, apply, check_host};
+use lb_userspace::datapath::{Capacity, Datapath, Image, KernelDatapath, apply, check_host};
 use lb_userspace::placement::{Placement, hash_key, render};
 use serde::Serialize;
 
@@ -181,8 +181,7 @@ fn show(figure: &Figure) {
 
 fn image(datapath: &KernelDatapath) -> Result<Image> {
     let services = cases::services()?;
-    let capacity = lb_userspace::datapath::Datapath::capacity(datapath);
-    let placement = Placement::new(&capacity).next(&services, |_, _| true)?;
+    let placement = Placement::new(&datapath.capacity()).next(&services, |_, _| true)?;
     let hops = cases::next_hops(&services);
     Ok(render(&placement, &services, |address| hops.get(&address)))
 }

@@ -6,12 +6,13 @@ use anyhow::{Context, Result};
 use lb_common::maglev::{self, Candidate, TableSize};
 use lb_common::slot::{BackendId, Slot};
 use lb_userspace::datapath::{Image, KernelDatapath, apply};
-use serde::Serialize;
+
+use super::median;
 
 const FIGURES: usize = 9;
 
 /// One table of the default size.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct TableCost {
     pub(super) build_ms: f64,
     pub(super) install_ms: f64,
@@ -23,7 +24,7 @@ pub(super) struct TableCost {
 pub(super) fn measure(datapath: &mut KernelDatapath, backends: u16) -> Result<TableCost> {
     let all: Vec<Candidate> = (0..backends).map(candidate).collect::<Result<_>>()?;
     let (gone, rest) = all.split_first().context("no backends")?;
-    let build_ms = median(|| {
+    let build_ms = median_ms(|| {
         drop(maglev::build(&all, TableSize::DEFAULT));
         Ok(())
     })?;
@@ -36,7 +37,7 @@ pub(super) fn measure(datapath: &mut KernelDatapath, backends: u16) -> Result<Ta
     ];
     apply(datapath, &Image::default(), &images[0])?;
     let mut turn = 0;
-    let install_ms = median(|| {
+    let install_ms = median_ms(|| {
         turn += 1;
         Ok(apply(datapath, &images[(turn + 1) % 2], &images[turn % 2])?)
     })?;
@@ -64,13 +65,12 @@ fn image(table: &[BackendId]) -> Image {
     Image { slots: [(0, slots)].into(), ..Image::default() }
 }
 
-fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut times = Vec::new();
-    for _ in 0..FIGURES {
+fn median_ms(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut time = || {
         let begun = Instant::now();
         work()?;
-        times.push(begun.elapsed().as_secs_f64() * 1e3);
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times[FIGURES / 2])
+        Ok(begun.elapsed().as_secs_f64() * 1e3)
+    };
+    let times: Vec<f64> = (0..FIGURES).map(|_| time()).collect::<Result<_>>()?;
+    Ok(median(times.into_iter()))
 }

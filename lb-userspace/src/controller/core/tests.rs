@@ -5,6 +5,7 @@ use lb_common::hash::HashKey;
 use lb_common::pipeline::{ServiceEvent, Tables};
 
 use super::*;
+use crate::datapath::faulty::Faulty;
 use crate::datapath::{Capacity, MemoryDatapath};
 use crate::health::CheckOutcome;
 use crate::model::{ForwardMode, Protocol, Weight};
@@ -50,17 +51,29 @@ fn web(backends: impl IntoIterator<Item = u8>) -> Services {
     Services::from([(service.name.clone(), service)])
 }
 
+fn tables() -> MemoryDatapath {
+    let capacity = Capacity { services: 4, service_entries: 64, slots: 4096, backends: 64, bucket_sets: 1 };
+    MemoryDatapath::new(HashKey::ZERO, capacity, &[])
+}
+
+fn next_hops() -> NextHops {
+    (1..=10).map(|last| (endpoint(last).address, Ok(hop(last)))).collect()
+}
+
 /// A service `web` with backends 10.0.1.1 and 10.0.1.2, both reachable.
 fn core() -> Core<MemoryDatapath> {
-    let capacity = Capacity { services: 4, service_entries: 64, slots: 4096, backends: 64, bucket_sets: 1 };
-    let mut core = Core::new(MemoryDatapath::new(HashKey::ZERO, capacity, &[]));
+    core_of(tables())
+}
+
+fn core_of<D: Datapath>(datapath: D) -> Core<D> {
+    let mut core = Core::new(datapath);
     core.set_services(web([1, 2])).unwrap();
-    core.set_next_hops((1..=10).map(|last| (endpoint(last).address, Ok(hop(last)))).collect()).unwrap();
+    core.set_next_hops(next_hops()).unwrap();
     core
 }
 
 /// The backends in the order of the configuration, and the percentage of slots each owns.
-fn shares(core: &Core<MemoryDatapath>) -> Vec<String> {
+fn shares<D: Datapath>(core: &Core<D>) -> Vec<String> {
     let share = |backend: BackendView| format!("{} {:.0}", backend.address, backend.share * 100.0);
     core.backends("web").unwrap().into_iter().map(share).collect()
 }
@@ -165,6 +178,26 @@ fn health_decides_by_rise_and_fall() {
     core.record(vec![checked(1, true)]).unwrap();
     assert_eq!(shares(&core)[0], "10.0.1.1:80 50");
     assert_eq!(core.backends("web").unwrap()[0].last_check, "connected in 0.4 ms");
+}
+
+#[test]
+fn what_the_tables_could_not_follow_is_made_up_for() {
+    let mut core = core_of(Faulty::new(tables(), 0));
+    core.datapath().refuse(1);
+    assert!(core.record(vec![checked(1, false)]).is_err());
+    assert_eq!(shares(&core)[0], "10.0.1.1:80 50");
+    core.set_next_hops(next_hops()).unwrap();
+    assert_eq!(shares(&core)[0], "10.0.1.1:80 0");
+}
+
+#[test]
+fn a_change_that_could_not_be_stored_is_refused_and_taken_back() {
+    let mut core = core_of(Faulty::new(tables(), 0));
+    let before = core.datapath().tables().words();
+    core.datapath().refuse(5);
+    assert!(matches!(core.change(add(3)), Err(ChangeError::Refused(_))));
+    assert_eq!(core.datapath().tables().words(), before);
+    assert_eq!(core.change(add(3)).unwrap().generation, 2);
 }
 
 #[test]
