@@ -9,9 +9,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::flow::FlowEvent;
 use crate::limiter::Gcra;
 use crate::slot::Slot;
-use crate::wire::{Ipv4Address, Ipv6Address, Mac};
+use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac};
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2), as two words of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -172,18 +173,31 @@ pub struct ServiceEntry {
     pub slot_count: u32,
     /// Row of its backend 0.
     pub backend_base: u32,
-    /// [`LIMITED`] and [`EXACT_CLOCK`].
+    /// [`LIMITED`], [`EXACT_CLOCK`], [`BY_SOURCE`], [`QUIC`], [`CLOSED`] and [`REPLIES`].
     pub flags: u32,
     /// The token bucket of each source, if [`LIMITED`].
     pub limit: Gcra,
+    /// If [`REPLIES`]: the address that replies come from, IPv4 in the first word.
+    pub vip: [u32; 4],
+    /// If [`REPLIES`]: the port that replies come from; 0 keeps the packet's own.
+    pub vip_port: u16,
     /// Zero: fills the cache line.
-    pub reserved: [u64; 3],
+    pub reserved: [u16; 3],
 }
 
 /// In [`ServiceEntry::flags`]: sources are limited.
 pub const LIMITED: u32 = 1;
 /// In [`ServiceEntry::flags`]: the limiter needs the exact clock.
 pub const EXACT_CLOCK: u32 = 2;
+/// In [`ServiceEntry::flags`]: the source address alone chooses the slot.
+pub const BY_SOURCE: u32 = 4;
+/// In [`ServiceEntry::flags`]: UDP packets are QUIC.
+pub const QUIC: u32 = 8;
+/// In [`ServiceEntry::flags`]: no backend takes new flows; the slots are those of the flows there are.
+pub const CLOSED: u32 = 16;
+/// In [`ServiceEntry::flags`]: this is no service but the way back from a backend of mode `nat`: the packet's source is to
+/// become [`ServiceEntry::vip`].
+pub const REPLIES: u32 = 32;
 
 /// A backend and the way to it: one cache line of 64-bit words that are each replaced at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -191,7 +205,7 @@ pub const EXACT_CLOCK: u32 = 2;
 pub struct BackendEntry {
     /// MAC address of the next hop.
     pub destination_mac: Mac,
-    /// [`USABLE`] and at most one of [`OUTER_IPV4`] and [`OUTER_IPV6`].
+    /// [`USABLE`], at most one of [`OUTER_IPV4`], [`OUTER_IPV6`] and [`NAT`], and [`GUE`] with an outer header.
     pub flags: u16,
     /// MAC address of the interface it leaves by.
     pub source_mac: Mac,
@@ -201,10 +215,14 @@ pub struct BackendEntry {
     pub ifindex: u32,
     /// Sum over the fixed words of the outer IPv4 header, see [`crate::deliver::outer_sum`].
     pub outer_sum: u32,
-    /// Outer source and destination address.
+    /// Outer source and destination address; of [`NAT`] the destination is the backend's own address.
     pub outer: OuterAddresses,
+    /// Bits of the outer source's last four bytes, in network order, that come from the flow's hash.
+    pub entropy: Be32,
+    /// UDP port of [`GUE`]; of [`NAT`] the backend's port, or 0 to keep the packet's own.
+    pub port: Be16,
     /// Zero: fills the cache line.
-    pub reserved: u64,
+    pub reserved: u16,
 }
 
 /// The addresses of an outer header: a pair of IPv6 addresses, or of IPv4 addresses in their first words.
@@ -240,12 +258,16 @@ impl OuterAddresses {
     }
 }
 
-/// In [`BackendEntry::flags`]: the next hop is known.
+/// In [`BackendEntry::flags`]: it is alive and the next hop is known.
 pub const USABLE: u16 = 1;
 /// In [`BackendEntry::flags`]: packets get an outer IPv4 header.
 pub const OUTER_IPV4: u16 = 2;
 /// In [`BackendEntry::flags`]: packets get an outer IPv6 header.
 pub const OUTER_IPV6: u16 = 4;
+/// In [`BackendEntry::flags`]: a UDP header follows the outer one.
+pub const GUE: u16 = 8;
+/// In [`BackendEntry::flags`]: the packet's destination becomes the backend's own address and port.
+pub const NAT: u16 = 16;
 
 /// Slots of one element of the slot table: a cache line, since the kernel rounds elements up to eight bytes.
 pub const SLOTS_PER_LINE: u32 = 16;
@@ -277,6 +299,33 @@ pub struct Withheld {
     pub contended: u64,
 }
 
+/// What the flow table had to say, per CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowCounts {
+    /// Packets of known flows.
+    pub known: u64,
+    /// Flows remembered in a vacant place.
+    pub added: u64,
+    /// Flows remembered in the place of another.
+    pub evicted: u64,
+    /// Flows not remembered, since other CPUs changed their set at the same time.
+    pub contended: u64,
+}
+
+impl FlowCounts {
+    /// Counts one packet.
+    #[inline(always)]
+    pub fn count(&mut self, event: FlowEvent) {
+        match event {
+            FlowEvent::Known => self.known += 1,
+            FlowEvent::Added => self.added += 1,
+            FlowEvent::Evicted => self.evicted += 1,
+            FlowEvent::Contended => self.contended += 1,
+        }
+    }
+}
+
 /// Four token buckets: see [`crate::limiter`].
 pub type BucketWords = [u64; crate::limiter::WAYS];
 
@@ -291,6 +340,10 @@ pub struct Settings {
     pub hash_key: crate::hash::HashKey,
     /// Sets of token buckets.
     pub bucket_sets: u32,
+    /// Sets of remembered flows.
+    pub flow_sets: u32,
+    /// Sets of remembered fragments.
+    pub fragment_sets: u32,
     /// Zero.
     pub reserved: u32,
     /// Index of each attached interface; its place is its row of reason counters. Zero is vacant.
@@ -300,7 +353,7 @@ pub struct Settings {
 // The verifier and mmap see these shapes: words of eight bytes, no hidden padding (`Pod` proves that), whole cache lines.
 const _: () = assert!(size_of::<VipSet>() == 96 && size_of::<ServiceEntry>() == 64);
 const _: () = assert!(size_of::<BackendEntry>() == 64 && size_of::<SlotLine>() == 64);
-const _: () = assert!(size_of::<BucketWords>() == 32 && size_of::<Settings>() == 136);
+const _: () = assert!(size_of::<BucketWords>() == 32 && size_of::<Settings>() == 144);
 const _: () = assert!(VIP_SETS.is_power_of_two());
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod bench;
 pub mod checksum;
 pub mod decap;
 pub mod deliver;
+pub mod flow;
 pub mod frame;
 pub mod hash;
 pub mod ip;

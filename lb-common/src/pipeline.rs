@@ -5,12 +5,15 @@
 //! ```
 
 use crate::deliver::deliver;
+use crate::flow::{FlowEvent, FlowSet, Passenger, Tick, owner};
 use crate::hash::{HashKey, scale};
 use crate::ip::{Datagram, IpHeader};
-use crate::layout::{BackendEntry, EXACT_CLOCK, LIMITED, Region, ServiceEntry, ServiceKey, VipKey, VipSet};
+use crate::layout::{
+    BackendEntry, EXACT_CLOCK, LIMITED, Region, ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
+};
 use crate::limiter::{Admission, BucketSet, charge};
 use crate::packet::Packet;
-use crate::slot::Slot;
+use crate::slot::{BackendId, Slot};
 use crate::transport::Segment;
 use crate::verdict::{DropReason, PassReason, Refusal, Verdict};
 use crate::wire::{ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, Ipv4Header, Ipv6Header};
@@ -43,6 +46,10 @@ pub trait Tables {
     type Buckets<'a>: BucketSet
     where
         Self: 'a;
+    /// A set of remembered flows.
+    type Flows<'a>: FlowSet
+    where
+        Self: 'a;
 
     /// The key of the flow hash.
     fn hash_key(&self) -> &HashKey;
@@ -56,6 +63,10 @@ pub trait Tables {
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
     /// The set of token buckets for a source's hash.
     fn buckets(&self, hash: u64) -> Option<Self::Buckets<'_>>;
+    /// The set of remembered flows for a flow's hash.
+    fn flows(&self, hash: u64) -> Option<Self::Flows<'_>>;
+    /// The set of remembered fragments for the hash of a fragmented datagram.
+    fn fragments(&self, hash: u64) -> Option<Self::Flows<'_>>;
     /// Nanoseconds since an arbitrary moment.
     fn now(&self, clock: Clock) -> u64;
 
@@ -63,6 +74,8 @@ pub trait Tables {
     fn count_forwarded(&self, backend: u32, bytes: u64, opens: bool);
     /// Counts what a service did with a packet.
     fn count_service(&self, service: u32, event: ServiceEvent);
+    /// Counts what the flow table had to say.
+    fn count_flow(&self, event: FlowEvent);
     /// Counts a packet that came in by interface `ingress` and was not forwarded.
     fn count_reason(&self, ingress: u32, counter: u32);
 }
@@ -160,11 +173,46 @@ fn forward<P: Packet, T: Tables>(
     }
     let slot_index = service.slot_base.wrapping_add(scale(hash, service.slot_count));
     let slot = tables.slot(slot_index).ok_or(DropReason::Inconsistent)?;
-    let row = service.backend_base.wrapping_add(u32::from(slot.current().number()));
+    let owner = if slot.is_moving() {
+        owner_in_motion(
+            tables,
+            service,
+            slot,
+            &Passenger { hash, slot: slot_index, opens: segment.opens, now: tick(tables) },
+        )?
+    } else {
+        slot.current()
+    };
+    let row = row_of(service, owner);
     let backend = tables.backend(row).ok_or(DropReason::Inconsistent)?;
     deliver(packet, datagram, backend)?;
     tables.count_forwarded(row, (ETHERNET_LENGTH + datagram.length) as u64, segment.opens);
     Ok(backend.ifindex)
+}
+
+#[inline(always)]
+fn row_of(service: &ServiceEntry, backend: BackendId) -> u32 {
+    service.backend_base.wrapping_add(u32::from(backend.number()))
+}
+
+#[inline(always)]
+fn tick<T: Tables>(tables: &T) -> Tick {
+    Tick::from_ns(tables.now(Clock::Coarse))
+}
+
+/// Asks the flow table, which only packets in moving slots do.
+#[inline(always)]
+fn owner_in_motion<T: Tables>(
+    tables: &T,
+    service: &ServiceEntry,
+    slot: Slot,
+    packet: &Passenger,
+) -> Result<BackendId, DropReason> {
+    let flows = tables.flows(packet.hash).ok_or(DropReason::Inconsistent)?;
+    let usable = |id| tables.backend(row_of(service, id)).is_some_and(|backend| backend.flags & USABLE != 0);
+    let (backend, event) = owner(&flows, slot, packet, usable);
+    tables.count_flow(event);
+    Ok(backend)
 }
 
 #[inline(always)]

@@ -15,6 +15,12 @@ impl BackendId {
         if (number as usize) < Self::LIMIT { Some(Self(number)) } else { None }
     }
 
+    /// The id in the lower 15 bits of a word.
+    #[inline(always)]
+    pub(crate) const fn masked(word: u64) -> Self {
+        Self(word as u16 & (Self::LIMIT as u16 - 1))
+    }
+
     /// Its number, below [`Self::LIMIT`].
     #[inline(always)]
     pub const fn number(self) -> u16 {
@@ -53,11 +59,13 @@ impl Slot {
     }
 
     /// The owner of flows that are older than the move.
+    #[inline(always)]
     pub const fn fallback(self) -> BackendId {
         BackendId((self.0 >> FALLBACK_SHIFT & ID_MASK) as u16)
     }
 
     /// Whether flows of two owners may be alive in this slot.
+    #[inline(always)]
     pub const fn is_moving(self) -> bool {
         self.0 & MOVING != 0
     }

@@ -5,15 +5,16 @@
 
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
-use core::ptr::{addr_of, read_volatile};
+use core::ptr::{addr_of, read_volatile, write_volatile};
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
+use lb_common::flow::{self, FlowEvent, FlowLines, FlowSet, set_of};
 use lb_common::hash::{HashKey, scale};
 use lb_common::layout::{
-    BackendEntry, BucketWords, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine,
-    VIP_SETS, VipSet, Withheld,
+    BackendEntry, BucketWords, FlowCounts, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings,
+    SlotLine, VIP_SETS, VipSet, Withheld,
 };
 use lb_common::limiter::{BucketSet, WAYS};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
@@ -35,21 +36,34 @@ static BACKENDS: Array<BackendEntry, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static BUCKETS: Array<BucketWords, 1, MMAPABLE> = Array::new();
 #[btf_map]
+static FLOWS: Array<FlowLines, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static FRAGMENTS: Array<FlowLines, 1, MMAPABLE> = Array::new();
+#[btf_map]
 static FORWARDED: PerCpuArray<Forwarded, 1> = PerCpuArray::new();
 #[btf_map]
 static WITHHELD: PerCpuArray<Withheld, 1> = PerCpuArray::new();
+#[btf_map]
+static FLOW_COUNTS: PerCpuArray<FlowCounts, 1> = PerCpuArray::new();
 #[btf_map]
 static REASONS: PerCpuArray<u64, { MAX_INTERFACES * REASON_COUNTERS as usize }> = PerCpuArray::new();
 
 /// Replaced by the daemon at load.
 #[unsafe(no_mangle)]
-static SETTINGS: Settings =
-    Settings { hash_key: HashKey::ZERO, bucket_sets: 0, reserved: 0, interfaces: [0; MAX_INTERFACES] };
+static SETTINGS: Settings = Settings {
+    hash_key: HashKey::ZERO,
+    bucket_sets: 0,
+    flow_sets: 0,
+    fragment_sets: 0,
+    reserved: 0,
+    interfaces: [0; MAX_INTERFACES],
+};
 
 pub(crate) struct KernelTables;
 
 impl Tables for KernelTables {
     type Buckets<'a> = Buckets;
+    type Flows<'a> = Flows;
 
     #[inline(always)]
     fn hash_key(&self) -> &HashKey {
@@ -83,6 +97,16 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn flows(&self, hash: u64) -> Option<Flows> {
+        FLOWS.get_ptr_mut(set_of(hash, settings().flow_sets)).map(|lines| Flows(lines.cast()))
+    }
+
+    #[inline(always)]
+    fn fragments(&self, hash: u64) -> Option<Flows> {
+        FRAGMENTS.get_ptr_mut(set_of(hash, settings().fragment_sets)).map(|lines| Flows(lines.cast()))
+    }
+
+    #[inline(always)]
     fn now(&self, clock: Clock) -> u64 {
         match clock {
             // SAFETY: the helper takes nothing and cannot fail.
@@ -113,6 +137,14 @@ impl Tables for KernelTables {
                 ServiceEvent::Dropped => row.dropped += 1,
                 ServiceEvent::Contended => row.contended += 1,
             }
+        }
+    }
+
+    #[inline(always)]
+    fn count_flow(&self, event: FlowEvent) {
+        if let Some(counts) = FLOW_COUNTS.get_ptr_mut(0) {
+            // SAFETY: as in `count_forwarded`.
+            unsafe { &mut *counts }.count(event);
         }
     }
 
@@ -155,26 +187,76 @@ fn row_of(ingress: u32) -> u32 {
 /// The words of one set of buckets, changed by all CPUs.
 pub(crate) struct Buckets(*mut u64);
 
-impl Buckets {
-    #[inline(always)]
-    fn way(&self, way: usize) -> *mut u64 {
-        self.0.wrapping_add(way % WAYS)
-    }
-}
-
 impl BucketSet for Buckets {
     #[inline(always)]
     fn load(&self, way: usize) -> u64 {
-        // SAFETY: the set has `WAYS` words and lives as long as the map. The load is aligned and of one machine word, so
-        // it sees no half of another CPU's store.
-        unsafe { read_volatile(self.way(way)) }
+        // SAFETY: the set has `WAYS` words.
+        unsafe { load(self.0.wrapping_add(way % WAYS)) }
     }
 
     #[inline(always)]
     fn exchange(&self, way: usize, old: u64, new: u64) -> bool {
-        const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
-        // SAFETY: as in `load`; every other writer uses compare-and-swap too.
-        let (_, same) = unsafe { atomic_cxchg::<u64, ORDER, ORDER>(self.way(way), old, new) };
-        same
+        // SAFETY: as above.
+        unsafe { exchange(self.0.wrapping_add(way % WAYS), old, new) }
     }
+}
+
+/// The words of one set of flows, changed by all CPUs and by the daemon.
+pub(crate) struct Flows(*mut u64);
+
+impl Flows {
+    #[inline(always)]
+    fn detail_of(&self, way: usize) -> *mut u64 {
+        self.0.wrapping_add(flow::WAYS + way % flow::WAYS)
+    }
+}
+
+impl FlowSet for Flows {
+    #[inline(always)]
+    fn entry(&self, way: usize) -> u64 {
+        // SAFETY: the set has twice `WAYS` words.
+        unsafe { load(self.0.wrapping_add(way % flow::WAYS)) }
+    }
+
+    #[inline(always)]
+    fn detail(&self, way: usize) -> u64 {
+        // SAFETY: as above.
+        unsafe { load(self.detail_of(way)) }
+    }
+
+    #[inline(always)]
+    fn exchange(&self, way: usize, old: u64, new: u64) -> bool {
+        // SAFETY: as above.
+        unsafe { exchange(self.0.wrapping_add(way % flow::WAYS), old, new) }
+    }
+
+    #[inline(always)]
+    fn set_detail(&self, way: usize, detail: u64) {
+        // SAFETY: as above. The store is aligned and of one machine word, so nobody sees half of it.
+        unsafe { write_volatile(self.detail_of(way), detail) };
+    }
+}
+
+/// A word that other CPUs change.
+///
+/// # Safety
+///
+/// `word` is inside a map's value, which lives as long as the map and so as the program.
+#[inline(always)]
+unsafe fn load(word: *mut u64) -> u64 {
+    // SAFETY: the caller's promise. The load is aligned and of one machine word, so it sees no half of another CPU's store.
+    unsafe { read_volatile(word) }
+}
+
+/// Replaces a word if it is still `old`.
+///
+/// # Safety
+///
+/// As of [`load`].
+#[inline(always)]
+unsafe fn exchange(word: *mut u64, old: u64, new: u64) -> bool {
+    const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
+    // SAFETY: the caller's promise; every other writer uses compare-and-swap too.
+    let (_, same) = unsafe { atomic_cxchg::<u64, ORDER, ORDER>(word, old, new) };
+    same
 }

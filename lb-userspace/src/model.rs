@@ -148,6 +148,10 @@ pub enum ForwardMode {
     DsrL2,
     /// Wrap the packet in IP (RFC 2003, RFC 2473, RFC 4213); the backend unwraps it and holds the VIP.
     Ipip,
+    /// Wrap the packet in UDP (GUE variant 1, draft-ietf-intarea-gue-09); the backend unwraps it and holds the VIP.
+    Gue,
+    /// Rewrite the destination to the backend's own address and port; its replies return through the balancer.
+    Nat,
 }
 
 impl fmt::Display for ForwardMode {
@@ -155,6 +159,8 @@ impl fmt::Display for ForwardMode {
         f.write_str(match self {
             Self::DsrL2 => "dsr-l2",
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::Nat => "nat",
         })
     }
 }
@@ -204,6 +210,47 @@ pub struct HealthCheck {
     pub port: Option<NonZeroU16>,
 }
 
+/// What of a flow decides about its backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// Addresses, ports and protocol: every flow by itself.
+    #[default]
+    Flow,
+    /// The source address alone: all flows of a client meet at one backend.
+    Source,
+}
+
+/// The source address of outer headers: an address, or a prefix whose other bits come from the flow's hash, which spreads
+/// one balancer's packets over a backend's receive queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OuterSource {
+    /// The address; the bits behind the prefix are zero.
+    pub address: IpAddr,
+    /// Bits that every packet has alike: 8 to 32 for IPv4, 96 to 128 for IPv6.
+    pub prefix: u8,
+}
+
+/// The port that GUE tunnels end at unless told otherwise (IANA, service name `gue`).
+pub const GUE_PORT: NonZeroU16 = NonZeroU16::new(6080).unwrap();
+
+/// What a service does in a way of its own; the default is what most services want.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceOptions {
+    /// What of a flow decides about its backend.
+    pub affinity: Affinity,
+    /// Whether UDP packets are QUIC: then long-header Initial packets open a flow (RFC 9000, section 17.2.2).
+    pub quic: bool,
+    /// After how long without a packet a flow counts as gone; see [`Service::idle_timeout`].
+    pub idle_timeout: Option<Duration>,
+    /// Whether the balancer answers ARP requests and neighbour solicitations for the VIP on its interfaces.
+    pub announce: bool,
+    /// Source of outer headers; the kernel's preferred source towards the backend if absent.
+    pub outer_source: Option<OuterSource>,
+    /// UDP port of GUE tunnels; [`GUE_PORT`] if absent.
+    pub gue_port: Option<NonZeroU16>,
+}
+
 /// A VIP, port and protocol, with the policy for its packets and the backends that serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -221,8 +268,22 @@ pub struct Service {
     pub limit: Option<Limit>,
     /// How its backends are checked; `None` believes them all.
     pub health: Option<HealthCheck>,
+    /// What it does in a way of its own.
+    pub options: ServiceOptions,
     /// Its servers, in the order they were given.
     pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// A flow that sends nothing for this long may be forgotten, and with it where its packets went.
+    ///
+    /// Unless configured it is IPVS's for TCP (15 minutes) and netfilter's for UDP streams (2 minutes).
+    pub fn idle_timeout(&self) -> Duration {
+        self.options.idle_timeout.unwrap_or(match self.protocol {
+            Protocol::Tcp => Duration::from_mins(15),
+            Protocol::Udp => Duration::from_mins(2),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use super::document::{Node, Section};
 use super::rules::{MAX_BACKENDS, check_backend, check_limit, check_name, check_table_size, check_vip};
 use super::units::{parse_duration, parse_rate};
 use crate::model::{
-    AdminState, Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, Weight,
+    AdminState, Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, ServiceOptions,
+    Weight,
 };
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,7 +58,8 @@ fn read_service<'d>(node: Node<'d>, seen: &mut Seen<'d>) -> Option<Service> {
     let backends = section.optional("backends").map(|node| read_backends(&node, target)).unwrap_or_default();
     let (name, vip, protocol, mode) = (name?, vip?, protocol?, mode?);
     claim_vip(&section, name, (vip, protocol), seen);
-    Some(Service { name: name.to_owned(), vip, protocol, mode, table_size, limit, health, backends })
+    let options = ServiceOptions::default();
+    Some(Service { name: name.to_owned(), vip, protocol, mode, table_size, limit, health, options, backends })
 }
 
 fn read_name<'d>(section: &Section<'d>, seen: &mut Seen<'d>) -> Option<&'d str> {

@@ -173,7 +173,15 @@ mod tests {
     }
 
     fn memory() -> MemoryDatapath {
-        let capacity = Capacity { services: 4, service_entries: 8, slots: 256, backends: 8, bucket_sets: 1 };
+        let capacity = Capacity {
+            services: 4,
+            service_entries: 8,
+            slots: 256,
+            backends: 8,
+            bucket_sets: 1,
+            flow_sets: 16,
+            fragment_sets: 16,
+        };
         MemoryDatapath::new(HashKey::ZERO, capacity, &[])
     }
 

@@ -180,6 +180,8 @@ impl KernelDatapath {
             .map_max_entries("SLOTS", capacity.entries(Table::Slots))
             .map_max_entries("BACKENDS", capacity.entries(Table::Backends))
             .map_max_entries("BUCKETS", capacity.bucket_sets)
+            .map_max_entries("FLOWS", capacity.flow_sets)
+            .map_max_entries("FRAGMENTS", capacity.fragment_sets)
             .map_max_entries("FORWARDED", capacity.backends)
             .map_max_entries("WITHHELD", capacity.services)
             .load(BALANCER_OBJECT)?;

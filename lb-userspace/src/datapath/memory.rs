@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 
 use bytemuck::{Zeroable, cast_slice, cast_slice_mut};
+use lb_common::flow::{self, FlowEvent};
 use lb_common::hash::{HashKey, scale};
 use lb_common::layout::{
-    BackendEntry, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipSet,
-    Withheld,
+    BackendEntry, FlowCounts, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine,
+    VipSet, Withheld,
 };
 use lb_common::limiter::WAYS;
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
@@ -25,6 +26,9 @@ pub struct MemoryDatapath {
     slots: Vec<SlotLine>,
     backends: Vec<BackendEntry>,
     buckets: Vec<[Cell<u64>; WAYS]>,
+    flows: Vec<[Cell<u64>; 2 * flow::WAYS]>,
+    fragments: Vec<[Cell<u64>; 2 * flow::WAYS]>,
+    flow_counts: Cell<FlowCounts>,
     forwarded: RefCell<Vec<Forwarded>>,
     withheld: RefCell<Vec<Withheld>>,
     reasons: RefCell<Vec<u64>>,
@@ -46,6 +50,9 @@ impl MemoryDatapath {
             slots: zeros(capacity.entries(Table::Slots)),
             backends: zeros(capacity.entries(Table::Backends)),
             buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
+            flows: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.flow_sets as usize],
+            fragments: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.fragment_sets as usize],
+            flow_counts: Cell::default(),
             forwarded: RefCell::new(zeros(capacity.backends)),
             withheld: RefCell::new(zeros(capacity.services)),
             reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
@@ -115,6 +122,7 @@ impl Datapath for MemoryDatapath {
 
 impl Tables for MemoryDatapath {
     type Buckets<'a> = &'a [Cell<u64>; WAYS];
+    type Flows<'a> = &'a [Cell<u64>; 2 * flow::WAYS];
 
     fn hash_key(&self) -> &HashKey {
         &self.settings.hash_key
@@ -141,6 +149,14 @@ impl Tables for MemoryDatapath {
         self.buckets.get(scale(hash, self.settings.bucket_sets) as usize)
     }
 
+    fn flows(&self, hash: u64) -> Option<Self::Flows<'_>> {
+        self.flows.get(flow::set_of(hash, self.settings.flow_sets) as usize)
+    }
+
+    fn fragments(&self, hash: u64) -> Option<Self::Flows<'_>> {
+        self.fragments.get(flow::set_of(hash, self.settings.fragment_sets) as usize)
+    }
+
     fn now(&self, _clock: Clock) -> u64 {
         self.now.get()
     }
@@ -161,6 +177,12 @@ impl Tables for MemoryDatapath {
                 ServiceEvent::Contended => row.contended += 1,
             }
         }
+    }
+
+    fn count_flow(&self, event: FlowEvent) {
+        let mut counts = self.flow_counts.get();
+        counts.count(event);
+        self.flow_counts.set(counts);
     }
 
     fn count_reason(&self, ingress: u32, counter: u32) {

@@ -75,10 +75,14 @@ pub struct Capacity {
     pub backends: u32,
     /// Sets of four token buckets.
     pub bucket_sets: u32,
+    /// Sets of eight remembered flows.
+    pub flow_sets: u32,
+    /// Sets of eight remembered fragmented datagrams.
+    pub fragment_sets: u32,
 }
 
 impl Default for Capacity {
-    /// Room for a few dozen services of the default table size, in 30 MB and 100 kB for each CPU.
+    /// Room for a few dozen services of the default table size, in 46 MB and 100 kB for each CPU.
     fn default() -> Self {
         Self {
             services: 1024,
@@ -86,6 +90,8 @@ impl Default for Capacity {
             slots: 1 << 22,
             backends: 1 << 12,
             bucket_sets: 1 << 17,
+            flow_sets: 1 << 17,
+            fragment_sets: 1 << 10,
         }
     }
 }
@@ -168,5 +174,6 @@ pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfa
     for (row, interface) in rows.iter_mut().skip(1).zip(interfaces) {
         *row = *interface;
     }
-    Settings { hash_key, bucket_sets: capacity.bucket_sets, reserved: 0, interfaces: rows }
+    let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
+    Settings { hash_key, bucket_sets, flow_sets, fragment_sets, reserved: 0, interfaces: rows }
 }

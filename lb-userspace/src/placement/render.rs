@@ -1,18 +1,19 @@
 //! From a placement to the contents of the tables.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytemuck::Zeroable;
 use lb_common::deliver::outer_sum;
 use lb_common::layout::{
-    BackendEntry, EXACT_CLOCK, LIMITED, OUTER_IPV4, OUTER_IPV6, OuterAddresses, ServiceEntry, USABLE, VipSet,
+    BackendEntry, EXACT_CLOCK, GUE, LIMITED, NAT, OUTER_IPV4, OUTER_IPV6, OuterAddresses, ServiceEntry,
+    USABLE, VipSet,
 };
 use lb_common::limiter::Gcra;
-use lb_common::wire::{Ipv4Address, Ipv6Address, Mac};
+use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac};
 
 use super::{Placed, Placement, Services, service_key, vip_key};
 use crate::datapath::Image;
-use crate::model::{ForwardMode, Limit, Service};
+use crate::model::{Endpoint, ForwardMode, GUE_PORT, Limit, Service, ServiceOptions};
 use crate::neighbors::NextHop;
 
 /// The longest kernel tick (`CONFIG_HZ=100`): a burst that covers two of them does with the coarse clock.
@@ -41,7 +42,7 @@ pub fn render<'h>(
         image.slots.insert(placed.slots.start, placed.words.clone());
         for (endpoint, row) in placed.backend_rows() {
             let hop = next_hop(endpoint.address).filter(|hop| deliverable(service.mode, hop).is_ok());
-            let entry = hop.map(|hop| backend_entry(service.mode, endpoint.address, hop));
+            let entry = hop.map(|hop| backend_entry(service, *endpoint, hop));
             image.backends.insert(row, entry.unwrap_or_else(BackendEntry::zeroed));
         }
     }
@@ -68,6 +69,8 @@ fn service_entry(service: &Service, placed: &Placed) -> ServiceEntry {
         backend_base: placed.backends.start,
         flags,
         limit,
+        vip: [0; 4],
+        vip_port: 0,
         reserved: [0; 3],
     }
 }
@@ -81,40 +84,89 @@ fn limit_entry(limit: &Limit) -> (u32, Gcra) {
     }
 }
 
-fn backend_entry(mode: ForwardMode, backend: IpAddr, hop: &NextHop) -> BackendEntry {
-    let (header, outer, outer_sum) = match mode {
-        ForwardMode::DsrL2 => (0, OuterAddresses::zeroed(), 0),
-        ForwardMode::Ipip => tunnel(hop.source, backend),
+fn backend_entry(service: &Service, backend: Endpoint, hop: &NextHop) -> BackendEntry {
+    let header = match service.mode {
+        ForwardMode::DsrL2 => Header::none(),
+        ForwardMode::Ipip => Header::tunnel(&service.options, hop.source, backend.address),
+        ForwardMode::Gue => {
+            let tunnel = Header::tunnel(&service.options, hop.source, backend.address);
+            let port = service.options.gue_port.unwrap_or(GUE_PORT).get();
+            Header { flags: tunnel.flags | GUE, port, ..tunnel }
+        }
+        ForwardMode::Nat => Header {
+            flags: NAT,
+            outer: own_address(backend.address),
+            port: backend.port.number().unwrap_or(0),
+            ..Header::none()
+        },
     };
     BackendEntry {
         destination_mac: Mac::new(hop.mac),
-        flags: USABLE | header,
+        flags: USABLE | header.flags,
         source_mac: Mac::new(hop.source_mac),
         mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
         ifindex: hop.ifindex,
-        outer_sum,
-        outer,
+        outer_sum: header.sum,
+        outer: header.outer,
+        entropy: Be32::new(header.entropy),
+        port: Be16::new(header.port),
         reserved: 0,
     }
 }
 
-/// The outer header's kind, addresses and partial checksum. The kernel's preferred source is of the backend's family.
-fn tunnel(source: IpAddr, destination: IpAddr) -> (u16, OuterAddresses, u32) {
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let sum = outer_sum(source.octets(), destination.octets());
-            let [source, destination] =
-                [source, destination].map(|address| Ipv4Address::new(address.octets()));
-            (OUTER_IPV4, OuterAddresses::v4(source, destination), sum)
-        }
-        (source, destination) => {
-            let octets = |address| match address {
-                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-                IpAddr::V6(address) => address.octets(),
-            };
-            let [source, destination] =
-                [source, destination].map(|address| Ipv6Address::new(octets(address)));
-            (OUTER_IPV6, OuterAddresses::v6(source, destination), 0)
+/// What of a [`BackendEntry`] depends on the mode.
+struct Header {
+    flags: u16,
+    outer: OuterAddresses,
+    sum: u32,
+    entropy: u32,
+    port: u16,
+}
+
+impl Header {
+    fn none() -> Self {
+        Self { flags: 0, outer: OuterAddresses::zeroed(), sum: 0, entropy: 0, port: 0 }
+    }
+
+    /// An outer header towards `destination`. Both `preferred`, the kernel's choice, and a configured source are of its
+    /// family.
+    fn tunnel(options: &ServiceOptions, preferred: IpAddr, destination: IpAddr) -> Self {
+        let chosen = options.outer_source.filter(|source| source.address.is_ipv4() == destination.is_ipv4());
+        let source = chosen.map_or(preferred, |source| source.address);
+        let bits = if destination.is_ipv4() { 32 } else { 128 };
+        let free = chosen.map_or(0, |source| bits - u32::from(source.prefix));
+        let entropy = u32::MAX.checked_shr(32 - free.min(32)).unwrap_or(0);
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Self {
+                flags: OUTER_IPV4,
+                outer: OuterAddresses::v4(ipv4(source), ipv4(destination)),
+                sum: outer_sum(source.octets(), destination.octets()),
+                entropy,
+                port: 0,
+            },
+            (source, destination) => {
+                let outer = OuterAddresses::v6(ipv6(source), ipv6(destination));
+                Self { flags: OUTER_IPV6, outer, entropy, ..Self::none() }
+            }
         }
     }
+}
+
+/// The backend's address as the destination of an [`OuterAddresses`], which is all that [`NAT`] needs.
+fn own_address(backend: IpAddr) -> OuterAddresses {
+    match backend {
+        IpAddr::V4(address) => OuterAddresses::v4(Ipv4Address::new([0; 4]), ipv4(address)),
+        IpAddr::V6(address) => OuterAddresses::v6(Ipv6Address::new([0; 16]), ipv6(address.into())),
+    }
+}
+
+fn ipv4(address: Ipv4Addr) -> Ipv4Address {
+    Ipv4Address::new(address.octets())
+}
+
+fn ipv6(address: IpAddr) -> Ipv6Address {
+    Ipv6Address::new(match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    })
 }

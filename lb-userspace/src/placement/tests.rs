@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{AdminState, ForwardMode, Weight};
+use crate::model::{AdminState, ForwardMode, ServiceOptions, Weight};
 use proptest::prelude::*;
 
 fn endpoint(text: &str) -> Endpoint {
@@ -20,6 +20,7 @@ fn service(name: &str, vip: &str, backends: impl IntoIterator<Item = usize>) -> 
         table_size: 251,
         limit: None,
         health: None,
+        options: ServiceOptions::default(),
         backends: backends.into_iter().map(backend).collect(),
     }
 }
@@ -29,7 +30,15 @@ fn services(some: impl IntoIterator<Item = Service>) -> Services {
 }
 
 fn capacity() -> Capacity {
-    Capacity { services: 8, service_entries: 64, slots: 16 * 256, backends: 256, bucket_sets: 1 }
+    Capacity {
+        services: 8,
+        service_entries: 64,
+        slots: 16 * 256,
+        backends: 256,
+        bucket_sets: 1,
+        flow_sets: 16,
+        fragment_sets: 16,
+    }
 }
 
 fn empty() -> Placement {

@@ -10,7 +10,9 @@ use lb_common::wire::{
     Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Mac, Ports, TCP_ACK, TCP_LENGTH, TCP_SYN, TcpStart,
     protocol,
 };
-use lb_userspace::model::{AdminState, Backend, ForwardMode, Limit, Protocol, Service, Weight};
+use lb_userspace::model::{
+    AdminState, Backend, ForwardMode, Limit, Protocol, Service, ServiceOptions, Weight,
+};
 use lb_userspace::neighbors::NextHop;
 use lb_userspace::placement::Services;
 
@@ -174,6 +176,7 @@ fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> Result<Servi
         table_size: 65_537,
         limit,
         health: None,
+        options: ServiceOptions::default(),
         backends: (1..=10).map(backend).collect::<Result<_>>()?,
     })
 }

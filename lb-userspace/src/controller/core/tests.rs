@@ -8,7 +8,7 @@ use super::*;
 use crate::datapath::faulty::Faulty;
 use crate::datapath::{Capacity, MemoryDatapath};
 use crate::health::CheckOutcome;
-use crate::model::{ForwardMode, Protocol, Weight};
+use crate::model::{ForwardMode, Protocol, ServiceOptions, Weight};
 
 fn endpoint(last: u8) -> Endpoint {
     format!("10.0.1.{last}:80").parse().unwrap()
@@ -46,13 +46,22 @@ fn web(backends: impl IntoIterator<Item = u8>) -> Services {
         table_size: 1021,
         limit: None,
         health: Some(health),
+        options: ServiceOptions::default(),
         backends: backends.into_iter().map(backend).collect(),
     };
     Services::from([(service.name.clone(), service)])
 }
 
 fn tables() -> MemoryDatapath {
-    let capacity = Capacity { services: 4, service_entries: 64, slots: 4096, backends: 64, bucket_sets: 1 };
+    let capacity = Capacity {
+        services: 4,
+        service_entries: 64,
+        slots: 4096,
+        backends: 64,
+        bucket_sets: 1,
+        flow_sets: 16,
+        fragment_sets: 16,
+    };
     MemoryDatapath::new(HashKey::ZERO, capacity, &[])
 }
 
