@@ -8,11 +8,13 @@ use aya::maps::{Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
-use lb_common::layout::{Forwarded, Withheld};
+use lb_common::layout::{FlowCounts, Forwarded, Withheld};
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::mapping::{Mapping, Row};
 use super::program_log::ProgramLog;
@@ -137,8 +139,10 @@ pub struct KernelDatapath {
     slots: Mapping,
     services: Mapping,
     vips: Mapping,
+    flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
+    flow_counts: PerCpuArray<MapData, Row<FlowCounts>>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -191,7 +195,9 @@ impl KernelDatapath {
             |name, table: Table| mapping(&ebpf, name, capacity.entries(table) as usize * table.entry_words());
         let (vips, services) = (map("VIPS", Table::Vips)?, map("SERVICES", Table::Services)?);
         let (slots, backends) = (map("SLOTS", Table::Slots)?, map("BACKENDS", Table::Backends)?);
+        let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
         Ok(Self {
+            flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
             forwarded: counters(&mut ebpf, "FORWARDED")?,
             withheld: counters(&mut ebpf, "WITHHELD")?,
             reasons: counters(&mut ebpf, "REASONS")?,
@@ -202,6 +208,7 @@ impl KernelDatapath {
             slots,
             services,
             vips,
+            flows,
         })
     }
 
@@ -285,6 +292,14 @@ fn mapping(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Mapping, Loa
     Mapping::new(data.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
 }
 
+/// Words of one set of the flow table.
+const FLOW_SET_WORDS: usize = size_of::<FlowLines>() / size_of::<u64>();
+
+/// The word of a place's entry. Its detail is [`WAYS`] words further on.
+fn entry_word(place: usize) -> usize {
+    place / WAYS * FLOW_SET_WORDS + place % WAYS
+}
+
 fn counters<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, T>, LoadError>
 where
     T: aya::Pod,
@@ -334,6 +349,23 @@ impl Datapath for KernelDatapath {
         }
     }
 
+    /// `bpf_ktime_get_coarse_ns` reads this very clock.
+    fn clock(&self) -> u64 {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        // The clock counts from the boot: neither part is negative.
+        now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+    }
+
+    fn flow(&self, place: usize) -> Option<(Entry, Detail)> {
+        let word = entry_word(place);
+        let entry = self.flows.load(word).filter(|word| *word != Entry::VACANT.word())?;
+        Some((Entry::from_word(entry), Detail::from_word(self.flows.load(word + WAYS)?)))
+    }
+
+    fn forget(&mut self, place: usize, entry: Entry) -> bool {
+        self.flows.exchange(entry_word(place), entry.word(), Entry::VACANT.word())
+    }
+
     fn relay_log(&mut self) {
         for (message, times) in self.take_log() {
             tracing::error!("the program says, {times} times: {message}");
@@ -356,6 +388,16 @@ impl Datapath for KernelDatapath {
             contended: a.contended + b.contended,
         };
         Ok(row(&self.withheld, "WITHHELD", index)?.into_iter().fold(Withheld::default(), add))
+    }
+
+    fn flow_counts(&self) -> Result<FlowCounts, TableError> {
+        let add = |a: FlowCounts, Row(b): Row<FlowCounts>| FlowCounts {
+            known: a.known + b.known,
+            added: a.added + b.added,
+            evicted: a.evicted + b.evicted,
+            contended: a.contended + b.contended,
+        };
+        Ok(row(&self.flow_counts, "FLOW_COUNTS", 0)?.into_iter().fold(FlowCounts::default(), add))
     }
 
     fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError> {

@@ -17,7 +17,7 @@ use aya::programs::ProgramFd;
 use clap::Parser;
 use lb_common::bench::{SHRINK, STOP, Script};
 use lb_userspace::datapath::{Capacity, Datapath, Image, KernelDatapath, apply, check_host};
-use lb_userspace::placement::{Placement, hash_key, render};
+use lb_userspace::placement::{Placement, Standing, hash_key, render};
 use serde::Serialize;
 
 use cases::{Case, PASS};
@@ -181,7 +181,7 @@ fn show(figure: &Figure) {
 
 fn image(datapath: &KernelDatapath) -> Result<Image> {
     let services = cases::services()?;
-    let placement = Placement::new(&datapath.capacity()).next(&services, |_, _| true)?;
+    let placement = Placement::new(&datapath.capacity()).next(&services, |_, _| Standing::Serving)?;
     let hops = cases::next_hops(&services);
     Ok(render(&placement, &services, |address| hops.get(&address)))
 }
