@@ -15,8 +15,8 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::bench::{RUN, SHRINK, STOP, STRIDE, Script};
 use lb_common::packet::Packet;
 use lb_common::wire::{
-    Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, Ipv4Address, Ipv4Header,
-    Ipv6Address, Ipv6Header, Mac,
+    Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Address, Ipv4Header, Ipv6Address,
+    Ipv6Header, MACS_LENGTH, MacPair,
 };
 
 use crate::packet::XdpPacket;
@@ -29,7 +29,7 @@ static PROGRAMS: ProgramArray<1> = ProgramArray::new();
 /// Makes the frame what it was before the last run, but of the next flow, and runs the program under test on it.
 ///
 /// The kernel's own repetition of test runs shows a program its own output from the second run on.
-#[xdp]
+#[xdp(frags)]
 fn wrapper(context: XdpContext) -> u32 {
     let Some(script) = SCRIPT.get_ptr_mut(0) else { return XDP_ABORTED };
     // SAFETY: the harness runs one program at a time and waits for it before it touches the map.
@@ -67,19 +67,19 @@ fn restore(packet: &mut XdpPacket, script: &mut Script, context: &XdpContext) ->
 }
 
 /// Nothing: what every XDP program costs.
-#[xdp]
+#[xdp(frags)]
 fn pass_floor(_context: XdpContext) -> u32 {
     XDP_PASS
 }
 
 /// New MAC addresses, no logic.
-#[xdp]
+#[xdp(frags)]
 fn macs_floor(context: XdpContext) -> u32 {
-    sent(XdpPacket::new(context).write(0, [Mac::new([2; 6]), Mac::new([4; 6])]))
+    sent(XdpPacket::new(context).write(0, MacPair::new([2; 6], [4; 6])))
 }
 
 /// An IPv4 header and MAC addresses in front, no logic.
-#[xdp]
+#[xdp(frags)]
 fn encap20_floor(context: XdpContext) -> u32 {
     let header = Ipv4Header {
         version_ihl: 0x45,
@@ -97,7 +97,7 @@ fn encap20_floor(context: XdpContext) -> u32 {
 }
 
 /// An IPv6 header and MAC addresses in front, no logic.
-#[xdp]
+#[xdp(frags)]
 fn encap40_floor(context: XdpContext) -> u32 {
     let header = Ipv6Header {
         version_class_flow: Be32::new(6 << 28),
@@ -115,7 +115,8 @@ fn encap40_floor(context: XdpContext) -> u32 {
 fn encapsulate<H: bytemuck::NoUninit>(packet: &mut XdpPacket, ethertype: Be16, header: H) -> Option<()> {
     packet.grow(size_of::<H>())?;
     packet.write(ETHERNET_LENGTH, header)?;
-    packet.write(0, EthernetHeader { destination: Mac::new([2; 6]), source: Mac::new([4; 6]), ethertype })
+    packet.write(0, MacPair::new([2; 6], [4; 6]))?;
+    packet.write(MACS_LENGTH, ethertype)
 }
 
 #[inline(always)]

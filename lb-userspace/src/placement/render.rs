@@ -9,7 +9,7 @@ use lb_common::layout::{
     USABLE, VipSet,
 };
 use lb_common::limiter::Gcra;
-use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac};
+use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, MacPair};
 
 use super::{Placed, Placement, Services, service_key, vip_key};
 use crate::datapath::Image;
@@ -101,9 +101,8 @@ fn backend_entry(service: &Service, backend: Endpoint, hop: &NextHop) -> Backend
         },
     };
     BackendEntry {
-        destination_mac: Mac::new(hop.mac),
+        macs: MacPair::new(hop.mac, hop.source_mac),
         flags: USABLE | header.flags,
-        source_mac: Mac::new(hop.source_mac),
         mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
         ifindex: hop.ifindex,
         outer_sum: header.sum,
