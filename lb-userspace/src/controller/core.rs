@@ -202,6 +202,12 @@ impl<D: Datapath> Core<D> {
         backends.map(|backend| backend.endpoint.address).collect()
     }
 
+    /// The VIPs that the neighbours are to be told of.
+    pub(super) fn announced_vips(&self) -> BTreeSet<IpAddr> {
+        let announced = self.services.values().filter(|service| service.options.announce);
+        announced.map(|service| service.vip.address).collect()
+    }
+
     fn health_of(&self, service: &Service, endpoint: Endpoint) -> HealthState {
         if service.health.is_none() {
             return HealthState::Unchecked;

@@ -202,6 +202,20 @@ fn an_added_backend_goes_with_the_outer_source() {
 }
 
 #[test]
+fn a_vip_is_announced_if_one_of_its_services_says_so() {
+    let mut core = Core::new(tables());
+    let mut services = nat_services();
+    core.set_services(services.clone()).unwrap();
+    assert!(core.announced_vips().is_empty());
+    let mut other_port = services["web"].clone();
+    (other_port.name, other_port.vip) = ("tls".to_owned(), "192.0.2.10:443".parse().unwrap());
+    other_port.options.announce = true;
+    services.insert("tls".to_owned(), other_port);
+    core.set_services(services).unwrap();
+    assert_eq!(core.announced_vips(), BTreeSet::from([Ipv4Addr::new(192, 0, 2, 10).into()]));
+}
+
+#[test]
 fn a_change_without_room_changes_nothing() {
     let mut core = core();
     let before = core.datapath().words();
