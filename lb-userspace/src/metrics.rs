@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::api::double::Double;
     use crate::model::{AdminState, ForwardMode, Protocol, Weight};
-    use crate::view::ReasonCount;
+    use crate::view::{OptionsView, ReasonCount};
 
     fn reason(reason: &str, packets: u64) -> ReasonCount {
         ReasonCount { reason: reason.to_owned(), meaning: String::new(), packets }
@@ -214,6 +214,7 @@ mod tests {
             protocol: Protocol::Tcp,
             mode: ForwardMode::DsrL2,
             limit: limit.map(str::to_owned),
+            options: OptionsView::default(),
             table_size: 65_537,
             backends_serving: 1,
             backends_total: 2,

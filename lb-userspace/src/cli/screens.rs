@@ -76,6 +76,7 @@ pub(super) fn services(services: &[ServiceView]) -> String {
         "NEW FLOWS",
         "LIMITED",
         "LIMIT",
+        "OPTIONS",
     ];
     let rows = services.iter().map(|service| {
         [
@@ -89,6 +90,7 @@ pub(super) fn services(services: &[ServiceView]) -> String {
             count(service.new_flows),
             count(service.limited),
             service.limit.clone().unwrap_or_else(|| "none".to_owned()),
+            service.options.to_string(),
         ]
     });
     table(header, &[4, 5, 6, 7, 8], rows)

@@ -9,13 +9,15 @@ use lb_common::verdict::{DropReason, PassReason};
 
 use super::ledger::{Ledger, ServiceTotals};
 use super::{Change, ChangeError};
-use crate::config::check_backend;
+use crate::config::{check_backend, check_together};
 use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Service};
 use crate::neighbors::{NextHop, Unreachable};
 use crate::placement::{Placed, Placement, PlacementError, Services, deliverable, render};
-use crate::view::{Applied, BackendView, HealthState, InterfaceView, ReasonCount, ServiceView, Status};
+use crate::view::{
+    Applied, BackendView, HealthState, InterfaceView, OptionsView, ReasonCount, ServiceView, Status,
+};
 
 /// The ways to backends, as the kernel told them.
 pub(super) type NextHops = BTreeMap<IpAddr, Result<NextHop, Unreachable>>;
@@ -200,6 +202,12 @@ impl<D: Datapath> Core<D> {
         backends.map(|backend| backend.endpoint.address).collect()
     }
 
+    /// The VIPs that the neighbours are to be told of.
+    pub(super) fn announced_vips(&self) -> BTreeSet<IpAddr> {
+        let announced = self.services.values().filter(|service| service.options.announce);
+        announced.map(|service| service.vip.address).collect()
+    }
+
     fn health_of(&self, service: &Service, endpoint: Endpoint) -> HealthState {
         if service.health.is_none() {
             return HealthState::Unchecked;
@@ -271,6 +279,7 @@ impl<D: Datapath> Core<D> {
             protocol: service.protocol,
             mode: service.mode,
             limit: service.limit.map(limit),
+            options: OptionsView::of(service),
             table_size: service.table_size,
             backends_serving: owners.values().filter(|slots| **slots > 0).count(),
             backends_total: service.backends.len(),
@@ -369,7 +378,12 @@ fn edited(services: &Services, change: Change) -> Result<(Services, String, Stri
     let unknown = no_service(&services, &name);
     let service = services.get_mut(&name).ok_or(unknown)?;
     let summary = match change {
-        Change::AddBackend { backend, .. } => add_backend(service, backend)?,
+        Change::AddBackend { backend, .. } => {
+            let summary = add_backend(service, backend)?;
+            let refused = |error| ChangeError::Refused(format!("service {name}: {error}"));
+            check_together(services.values(), &name).map_err(refused)?;
+            summary
+        }
         Change::RemoveBackend { endpoint, .. } => {
             let position = position(service, endpoint)?;
             service.backends.remove(position);
