@@ -26,6 +26,9 @@ fn a_case_costs_more_than_its_floor(_: Tools) -> Result<()> {
     let output = bench(&["limiter_exact_hot", "--json", path]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let size = &report["program"];
+    let sizes = ["verified_instructions", "translated_bytes", "jited_bytes"].map(|name| size[name].as_u64());
+    ensure!(sizes.iter().all(|size| size.is_some_and(|size| size > 1000)), "{size}");
     let cases = report["cases"].as_array().context("no cases")?;
     let median = |case: &Value| Some((case["name"].as_str()?.to_owned(), case["ns_median"].as_f64()?));
     let medians: BTreeMap<String, f64> = cases.iter().filter_map(median).collect();
