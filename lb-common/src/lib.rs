@@ -27,6 +27,7 @@ pub mod maglev;
 pub mod packet;
 pub mod pipeline;
 pub mod slot;
+pub mod traffic;
 pub mod transport;
 pub mod verdict;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! Programs for the measuring harness: a wrapper that sets up each run, and floors, which do the least a case can do.
+//! Programs for the measuring harness: a wrapper that sets up each run, floors, which do the least a case can do, and traffic.
 
 #![no_std]
 #![no_main]
@@ -6,6 +6,7 @@
 
 mod packet;
 mod panic;
+mod traffic;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::{Array, ProgramArray};

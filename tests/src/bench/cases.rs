@@ -158,7 +158,7 @@ pub(super) fn services() -> Result<Services> {
     Ok(some.into_iter().map(|service| (service.name.clone(), service)).collect())
 }
 
-fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> Result<Service> {
+pub(super) fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> Result<Service> {
     let (vip, backend): (_, fn(u16) -> String) = match vip {
         IpAddr::V4(vip) => (format!("{vip}:80"), |n| format!("10.0.1.{n}:80")),
         IpAddr::V6(vip) => (format!("[{vip}]:80"), |n| format!("[fd00::{n}]:80")),

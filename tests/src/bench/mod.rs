@@ -1,38 +1,38 @@
-//! `lb-bench`: what a packet costs in the loaded program, beside programs that do the least such a packet needs.
-//!
-//! Figures are nanoseconds per packet as the kernel's own test run would report them if it restored packets: a wrapper
-//! program writes each packet anew, chooses its flow and tail-calls the program under test; what the wrapper adds to the
-//! least program of all is measured in the same round and taken off.
+//! `lb-bench`: what the loaded program costs, and how fast the attached one forwards.
 
 mod cases;
+mod forward;
 mod kernel;
+mod packets;
 mod tables;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{fmt, fs};
 
-use anyhow::{Context, Result, ensure};
-use aya::programs::ProgramFd;
-use clap::Parser;
-use lb_common::bench::Script;
-use lb_userspace::datapath::{Capacity, Datapath, Image, KernelDatapath, apply, check_host};
-use lb_userspace::placement::{Placement, hash_key, render};
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use lb_common::hash::HashKey;
+use lb_userspace::datapath::{Capacity, Datapath, Image, KernelDatapath, check_host};
+use lb_userspace::neighbors::NextHop;
+use lb_userspace::placement::{Placement, Services, hash_key, render};
 use serde::Serialize;
 
-use cases::{Case, PASS};
-use kernel::Bench;
-use tables::TableCost;
+use crate::interrupt::Interrupted;
 
 /// Measure what packets and tables cost, on this machine
 #[derive(Debug, Parser)]
 #[command(
     name = "lb-bench",
     version,
+    args_conflicts_with_subcommands = true,
     after_help = "Example: lb-bench established_hot syn_flood --json bench.json"
 )]
 struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Cases to measure, with their floors; all if none is named
     cases: Vec<String>,
     /// Write the figures to this file too
@@ -40,45 +40,37 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
-/// One measured case.
+#[derive(Debug, Subcommand)]
+enum Other {
+    Forward(forward::Arguments),
+}
+
+/// Where it was measured.
 #[derive(Debug, Serialize)]
-struct Figure {
-    name: &'static str,
-    ns_min: f64,
-    ns_median: f64,
-    floor: Option<&'static str>,
-    /// Median of the differences from the floor, round by round; none for a floor.
-    ns_above_floor: Option<f64>,
-    /// Median of the ratios to the floor, round by round; none for a floor.
-    ratio: Option<f64>,
-}
-
-/// The size of the balancer's program.
-#[derive(Debug, Default, Serialize)]
-struct ProgramSize {
-    /// Instructions that the verifier walked, along all paths.
-    verified_instructions: u32,
-    /// Bytes of BPF instructions after the verifier removed what cannot be reached.
-    translated_bytes: u32,
-    /// Bytes of machine code.
-    jited_bytes: u32,
-}
-
-/// Everything that was measured.
-#[derive(Debug, Default, Serialize)]
-struct Report {
+struct Machine {
     kernel: String,
     processor: String,
-    program: ProgramSize,
-    cases: Vec<Figure>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    maglev: BTreeMap<&'static str, BTreeMap<u16, f64>>,
 }
 
-/// Runs the command line.
+/// Everything that was measured without a network.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    machine: Machine,
+    program: packets::ProgramSize,
+    cases: Vec<packets::Figure>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    maglev: tables::Figures,
+}
+
+/// Runs the command line. Exit codes: 0 measured, 1 an error, 2 usage, 130 interrupted.
 pub fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("lb-bench: interrupted; everything that was set up is removed again");
+            ExitCode::from(130)
+        }
         Err(error) => {
             eprintln!("lb-bench: {error:#}");
             ExitCode::FAILURE
@@ -88,172 +80,56 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     check_host()?;
-    let cases = selected(&arguments.cases)?;
-    let mut bench = Bench::load()?;
-    let mut datapath = KernelDatapath::load(hash_key([7; 16]), Capacity::default(), &[1])?;
-    let mut report = Report { kernel: release(), processor: kernel::processor(), ..Report::default() };
-    println!("{}, Linux {}; nanoseconds per packet", report.processor, report.kernel);
-    report.program = program_size(&mut datapath)?;
-    println!();
-    report.cases = packets(&mut bench, &mut datapath, &cases)?;
-    if arguments.cases.is_empty() {
-        report.maglev = maglev(&mut datapath)?;
+    match &arguments.other {
+        Some(Other::Forward(arguments)) => forward::run(arguments),
+        None => costs(arguments),
     }
-    if let Some(file) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
 }
 
-fn program_size(datapath: &mut KernelDatapath) -> Result<ProgramSize> {
-    let info = datapath.program()?.info().context("the kernel says nothing about the program")?;
-    // The kernel leaves a figure out only for users who may not see the program's code.
-    let size = ProgramSize {
-        verified_instructions: info.verified_instruction_count().unwrap_or_default(),
-        translated_bytes: info.size_translated().unwrap_or_default(),
-        jited_bytes: info.size_jitted(),
-    };
-    let ProgramSize { verified_instructions, translated_bytes, jited_bytes } = size;
-    println!(
-        "The balancer: {verified_instructions} instructions verified, {} left, {jited_bytes} bytes of machine code",
-        translated_bytes / INSTRUCTION
-    );
-    Ok(size)
+fn costs(arguments: &Arguments) -> Result<()> {
+    let cases = packets::selected(&arguments.cases)?;
+    let mut datapath = KernelDatapath::load(key(), Capacity::default(), &[1])?;
+    let machine = Machine::this();
+    println!("{machine}; nanoseconds per packet");
+    let program = packets::program_size(&mut datapath)?;
+    let cases = packets::measure(&mut datapath, &cases)?;
+    let maglev =
+        if arguments.cases.is_empty() { tables::measure_all(&mut datapath)? } else { BTreeMap::new() };
+    let report = Report { machine, program, cases, maglev };
+    arguments.json.as_ref().map_or(Ok(()), |file| write_json(file, &report))
 }
 
-/// Bytes of a BPF instruction.
-const INSTRUCTION: u32 = 8;
-
-fn release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
-}
-
-/// The named cases and the floors they need, in the order of the table.
-fn selected(names: &[String]) -> Result<Vec<Case>> {
-    let all = cases::all();
-    let known: Vec<&str> = all.iter().map(|case| case.name).collect();
-    for name in names {
-        ensure!(known.contains(&name.as_str()), "there is no case {name}; there are: {}", known.join(", "));
+impl Machine {
+    fn this() -> Self {
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        Self { kernel, processor: kernel::processor() }
     }
-    let asked = |case: &Case| names.is_empty() || names.iter().any(|name| name == case.name);
-    let floors: Vec<_> = all.iter().filter(|case| asked(case)).filter_map(|case| case.floor).collect();
-    Ok(all.into_iter().filter(|case| asked(case) || floors.contains(&case.name)).collect())
 }
 
-/// The floor that everything is measured against.
-const LEAST: &str = "pass_floor";
-
-/// Rounds in which every case is measured once. The machine's speed changes between rounds, hardly within one.
-const ROUNDS: usize = 61;
-
-/// A case ready to run, and what it cost in each round.
-struct Lane<'c> {
-    case: &'c Case,
-    script: Script,
-    program: ProgramFd,
-    costs: Vec<f64>,
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, Linux {}", self.processor, self.kernel)
+    }
 }
 
-fn packets(bench: &mut Bench, datapath: &mut KernelDatapath, cases: &[Case]) -> Result<Vec<Figure>> {
-    let image = image(datapath)?;
-    apply(datapath, &Image::default(), &image)?;
-    let balancer = datapath.program()?.fd()?;
-    let mut lanes = Vec::new();
-    for case in cases {
-        let program = if case.floor.is_none() { bench.floor(case.name)? } else { balancer.try_clone()? };
-        lanes.push(Lane { case, script: case.script()?, program, costs: Vec::new() });
-    }
-    // The first round warms caches up and is not counted.
-    for round in 0..=ROUNDS {
-        measure_round(bench, &mut lanes, round > 0)?;
-    }
-    apply(datapath, &image, &Image::default())?;
-    println!("{:24} {:>7} {:>7}  {:15} {:>6} {:>6}", "CASE", "MIN", "MEDIAN", "FLOOR", "ABOVE", "RATIO");
-    Ok(lanes.iter().map(|lane| figure(lane, &lanes)).inspect(show).collect())
+fn write_json(file: &Path, report: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Measures every case once.
-///
-/// What the wrapper costs is what it adds to `pass_floor`, which can be measured without it too. Where the frame grows, the
-/// wrapper also moves the head back: half of what moving it there and back adds.
-fn measure_round(bench: &mut Bench, lanes: &mut [Lane<'_>], counts: bool) -> Result<()> {
-    let pass = bench.floor(LEAST)?;
-    let mut least = |moves_head| {
-        let script = lanes.first().context("no case")?.script;
-        bench.wrapped(&pass, &mut Script { moves_head, ..script }, PASS)
-    };
-    let (still, moved) = (least(0)?, least(1)?);
-    let base = bench.alone()?;
-    let (wrapper, undo) = (still - base, (moved - still) / 2.0);
-    for Lane { case, script, program, costs } in lanes {
-        let cost = if case.name == LEAST {
-            base
-        } else {
-            let total = bench.wrapped(program, script, case.action).with_context(|| case.name)?;
-            total - wrapper - if case.grows { undo } else { 0.0 }
-        };
-        if counts {
-            costs.push(cost);
-        }
-    }
-    Ok(())
+/// The same in every run, so that the same flows go to the same slots.
+fn key() -> HashKey {
+    hash_key([7; 16])
 }
 
-/// The median of the rounds, and of the rounds' ratios to the floor.
-fn figure(lane: &Lane<'_>, lanes: &[Lane<'_>]) -> Figure {
-    let floor = lanes.iter().find(|other| Some(other.case.name) == lane.case.floor);
-    let compared = |by: fn(&f64, &f64) -> f64| {
-        floor.map(|floor| median(lane.costs.iter().zip(&floor.costs).map(|(cost, floor)| by(cost, floor))))
-    };
-    Figure {
-        name: lane.case.name,
-        ns_min: lane.costs.iter().copied().fold(f64::INFINITY, f64::min),
-        ns_median: median(lane.costs.iter().copied()),
-        floor: lane.case.floor,
-        ns_above_floor: compared(|cost, floor| cost - floor),
-        ratio: compared(|cost, floor| cost / floor),
-    }
+/// What the tables hold for services whose backends are reached by these hops.
+fn image(datapath: &KernelDatapath, services: &Services, hops: &BTreeMap<IpAddr, NextHop>) -> Result<Image> {
+    let placement = Placement::new(&datapath.capacity()).next(services, |_, _| true)?;
+    Ok(render(&placement, services, |address| hops.get(&address)))
 }
 
 fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = figures.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn show(figure: &Figure) {
-    let Figure { name, ns_min, ns_median, floor, ns_above_floor, ratio } = figure;
-    let above = ns_above_floor.map_or_else(String::new, |above| format!("{above:.1}"));
-    let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-    let row = format!(
-        "{name:24} {ns_min:7.1} {ns_median:7.1}  {:15} {above:>6} {ratio:>6}",
-        floor.unwrap_or_default()
-    );
-    println!("{}", row.trim_end());
-}
-
-fn image(datapath: &KernelDatapath) -> Result<Image> {
-    let services = cases::services()?;
-    let placement = Placement::new(&datapath.capacity()).next(&services, |_, _| true)?;
-    let hops = cases::next_hops(&services);
-    Ok(render(&placement, &services, |address| hops.get(&address)))
-}
-
-fn maglev(datapath: &mut KernelDatapath) -> Result<BTreeMap<&'static str, BTreeMap<u16, f64>>> {
-    println!(
-        "\n{:>8} {:>9} {:>11} {:>13}   (tables of 65 537 slots)",
-        "BACKENDS", "BUILD ms", "INSTALL ms", "DISRUPTION %"
-    );
-    let mut figures = BTreeMap::<_, BTreeMap<_, _>>::new();
-    for backends in [10, 100, 1000] {
-        let TableCost { build_ms, install_ms, disruption_percent } = tables::measure(datapath, backends)?;
-        println!("{backends:8} {build_ms:9.2} {install_ms:11.2} {disruption_percent:13.2}");
-        let parts =
-            [("build_ms", build_ms), ("install_ms", install_ms), ("disruption_percent", disruption_percent)];
-        for (name, figure) in parts {
-            figures.entry(name).or_default().insert(backends, figure);
-        }
-    }
-    Ok(figures)
 }
