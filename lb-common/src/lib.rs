@@ -32,6 +32,7 @@ pub mod maglev;
 pub mod packet;
 pub mod pipeline;
 pub mod slot;
+pub mod traffic;
 pub mod translate;
 pub mod transport;
 pub mod verdict;

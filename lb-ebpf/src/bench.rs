@@ -1,4 +1,4 @@
-//! Programs for the measuring harness: a wrapper that sets up each run, and floors, which do the least a case can do.
+//! Programs for the measuring harness: a wrapper that sets up each run, floors, which do the least a case can do, and traffic.
 
 #![no_std]
 #![no_main]
@@ -6,13 +6,14 @@
 
 mod packet;
 mod panic;
+mod traffic;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::{Array, ProgramArray};
-use aya_ebpf::helpers::bpf_xdp_get_buff_len;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use lb_common::bench::{RUN, SHRINK, STOP, STRIDE, Script};
+use lb_common::bench::{LOOKS, STRETCH, STRIDE, Script};
 use lb_common::packet::Packet;
 use lb_common::wire::{
     Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Address, Ipv4Header, Ipv6Address,
@@ -39,13 +40,11 @@ fn wrapper(context: XdpContext) -> u32 {
     if restore(&mut packet, script, &program_context).is_none() {
         return XDP_ABORTED;
     }
-    match script.action {
-        // SAFETY: does not return if there is a program; all programs in the array are XDP programs.
-        RUN => unsafe { PROGRAMS.tail_call(&program_context, 0) },
-        STOP => return XDP_PASS,
-        SHRINK if packet.grow(20).and_then(|()| packet.shrink(20)).is_some() => return XDP_PASS,
-        _ => {}
+    if script.moves_head != 0 && packet.grow(20).and_then(|()| packet.shrink(20)).is_none() {
+        return XDP_ABORTED;
     }
+    // SAFETY: does not return if there is a program; all programs in the array are XDP programs.
+    unsafe { PROGRAMS.tail_call(&program_context, 0) };
     XDP_ABORTED
 }
 
@@ -60,6 +59,10 @@ fn restore(packet: &mut XdpPacket, script: &mut Script, context: &XdpContext) ->
     // Word by word: LLVM makes a call of a copy that might overlap.
     for (at, word) in script.head.iter().enumerate() {
         packet.write(at * size_of::<u64>(), *word)?;
+    }
+    if script.runs.is_multiple_of(STRETCH) {
+        // SAFETY: the helper takes nothing and cannot fail.
+        script.clock[(script.runs / STRETCH) as usize % LOOKS] = unsafe { bpf_ktime_get_ns() };
     }
     let flow = script.runs.wrapping_mul(STRIDE) & script.flows_mask;
     script.runs += 1;
