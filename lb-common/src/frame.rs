@@ -3,7 +3,7 @@
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use crate::checksum::Sum;
-use crate::packet::{Hop, Packet, Routed};
+use crate::packet::{Onward, Packet, Routed};
 
 /// A frame inside a buffer that leaves headroom in front of it, as the kernel's XDP buffers do.
 #[derive(Debug)]
@@ -80,8 +80,8 @@ impl Packet for Frame<'_> {
         self.ingress
     }
 
-    fn route(&self, _packet: &Routed) -> Option<Hop> {
+    fn route(&self, _packet: &Routed) -> Onward {
         // A frame in memory is on no host.
-        None
+        Onward::Nowhere
     }
 }

@@ -56,8 +56,8 @@ pub trait Packet {
     /// Index of the interface on which the frame arrived.
     fn ingress(&self) -> u32;
 
-    /// The host's own way on for a packet, if it is known down to the MAC address and the packet fits it.
-    fn route(&self, packet: &Routed) -> Option<Hop>;
+    /// The host's own way on for a packet.
+    fn route(&self, packet: &Routed) -> Onward;
 }
 
 /// What the host's routing rules look at.
@@ -80,6 +80,17 @@ pub enum RoutedAddresses {
     V4(Ipv4Address, Ipv4Address),
     /// Of an IPv6 packet.
     V6(Ipv6Address, Ipv6Address),
+}
+
+/// What the host's routes say of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onward {
+    /// It can be sent at once.
+    Hop(Hop),
+    /// The host would forward it, but has to find a MAC address first, or to say that it is too big.
+    Host,
+    /// It is for the host itself, or has no way.
+    Nowhere,
 }
 
 /// The next hop of a packet.

@@ -21,7 +21,7 @@ use crate::layout::{
 };
 use crate::limiter::{Admission, BucketSet, Gcra, charge, charge_once};
 use crate::link::Link;
-use crate::packet::{Packet, Routed, RoutedAddresses};
+use crate::packet::{Onward, Packet, Routed, RoutedAddresses};
 use crate::slot::{BackendId, Slot};
 use crate::translate;
 use crate::transport::{Segment, is_quic_initial};
@@ -625,6 +625,12 @@ fn from_backend<P: Packet, T: Tables>(
         return Err(PassReason::NotForVip.into());
     }
     let hops = Hops::of(packet, link, datagram).filter(|hops| hops.left > 1).ok_or(PassReason::NotForVip)?;
+    // What is for the host itself, such as the answer to a health check, stays as it is.
+    let routed = routed(packet, link, datagram).ok_or(PassReason::NotForVip)?;
+    let onward = packet.route(&routed);
+    if onward == Onward::Nowhere {
+        return Err(PassReason::NotForVip.into());
+    }
     translate::to_client(packet, link.length, datagram, ports, service).ok_or(DropReason::Inconsistent)?;
     if fragment.part == Part::First {
         tables.remember_fragment(
@@ -632,8 +638,7 @@ fn from_backend<P: Packet, T: Tables>(
             Piece::ToClient(index).word(),
         );
     }
-    let hop =
-        routed(packet, link, datagram).and_then(|routed| packet.route(&routed)).ok_or(PassReason::Reply)?;
+    let Onward::Hop(hop) = onward else { return Err(PassReason::Reply.into()) };
     hops.spend(packet).ok_or(DropReason::Inconsistent)?;
     packet.write(0, hop.macs).ok_or(DropReason::Inconsistent)?;
     tables.count_reason(packet.ingress(), AnswerReason::Reply.counter());

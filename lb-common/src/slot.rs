@@ -33,9 +33,9 @@ impl BackendId {
 
 /// Who owns a slot: `current` (bits 0-14), `fallback` (bits 15-29), and whether the slot is `moving` (bit 31).
 ///
-/// A settled slot sends every packet to `current`. While a slot moves, flows that are older than the move belong to
-/// `fallback`. Bit 30 is always zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+/// A settled slot sends every packet to `current`. While a slot moves, flows that are older than its first move belong to
+/// `fallback`, and the others are remembered, see [`crate::flow`]. Bit 30 is always zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Slot(u32);
 
@@ -83,7 +83,42 @@ impl Slot {
     pub const fn word(self) -> u32 {
         self.0
     }
+
+    /// The slot after the table has given it to `owner`, which must be alive: no live flow of a live backend leaves it.
+    ///
+    /// * A settled slot starts to move, and its owner so far keeps the flows there are. If that owner is dead they are lost
+    ///   anyway, and the slot stays settled.
+    /// * A moving slot keeps its *oldest* owner as `fallback`, since all younger flows are remembered. If that owner is
+    ///   dead, flows that are not remembered are lost or new.
+    #[must_use]
+    pub fn advance(self, owner: BackendId, alive: impl Fn(BackendId) -> bool) -> Self {
+        if !self.is_moving() {
+            let current = self.current();
+            return if current == owner || !alive(current) {
+                Self::settled(owner)
+            } else {
+                Self::moving(owner, current)
+            };
+        }
+        let fallback = if alive(self.fallback()) { self.fallback() } else { owner };
+        Self::moving(owner, fallback)
+    }
+
+    /// The slot once every flow that is older than its first move is remembered or over: unknown flows are new.
+    #[must_use]
+    pub const fn aged(self) -> Self {
+        Self(Self::settled(self.current()).0 | self.0 & MOVING)
+    }
+
+    /// The slot once every flow in it belongs to `current`.
+    #[must_use]
+    pub const fn settle(self) -> Self {
+        Self::settled(self.current())
+    }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -103,6 +138,31 @@ mod tests {
             prop_assert_eq!((settled.current(), settled.fallback(), settled.is_moving()), (current, current, false));
             prop_assert_eq!(moving.word() >> 30 & 1, 0);
         }
+    }
+
+    /// The rule, case by case: who owns the slot, what it is given to, who is alive, and what is written.
+    #[test]
+    fn every_case_of_a_move() {
+        let [a, b, c] = [1, 2, 3].map(|number| BackendId::try_new(number).unwrap());
+        let (settled, moving) = (Slot::settled, Slot::moving);
+        let cases: [(Slot, BackendId, &[BackendId], Slot); 10] = [
+            (settled(a), a, &[a], settled(a)),
+            (settled(a), b, &[a, b], moving(b, a)),
+            (settled(a), b, &[b], settled(b)),
+            (moving(b, a), b, &[a, b], moving(b, a)),
+            (moving(b, a), b, &[b], moving(b, b)),
+            (moving(b, a), c, &[a, b, c], moving(c, a)),
+            (moving(b, a), a, &[a, b], moving(a, a)),
+            (moving(b, a), c, &[b, c], moving(c, c)),
+            (moving(b, a), c, &[a, c], moving(c, a)),
+            (moving(b, a), c, &[c], moving(c, c)),
+        ];
+        for (slot, owner, alive, expected) in cases {
+            let advanced = slot.advance(owner, |id| alive.contains(&id));
+            assert_eq!(advanced, expected, "{slot:?} given to {owner:?} while {alive:?} are alive");
+        }
+        assert_eq!((moving(b, a).aged(), moving(b, a).settle()), (moving(b, b), settled(b)));
+        assert_eq!(settled(a).aged(), settled(a));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use core::arch::asm;
 use core::mem::{offset_of, size_of};
 
-use aya_ebpf::bindings::{bpf_fib_lookup as bpf_fib_lookup_params, xdp_md};
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as bpf_fib_lookup_params, xdp_md,
+};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::{
     bpf_csum_diff, bpf_fib_lookup, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
@@ -15,7 +18,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use lb_common::checksum::Sum;
 use lb_common::ip::Extensions;
 use lb_common::link::Link;
-use lb_common::packet::{Hop, Packet, Routed, RoutedAddresses};
+use lb_common::packet::{Hop, Onward, Packet, Routed, RoutedAddresses};
 use lb_common::wire::{Be16, MacPair};
 
 /// The furthest byte that is ever read or written: `MAX_PACKET_OFF` of the verifier, which loses track beyond it.
@@ -154,21 +157,24 @@ impl Packet for XdpPacket {
     }
 
     #[inline(always)]
-    fn route(&self, packet: &Routed) -> Option<Hop> {
-        let words = SCRATCH.get_ptr_mut(0)?.cast::<Query>();
+    fn route(&self, packet: &Routed) -> Onward {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Onward::Nowhere };
+        let words = scratch.cast::<Query>();
         // SAFETY: the scratch has room for a query, and nobody else uses it now.
         unsafe { words.write(query(packet, self.ingress())) };
         // SAFETY: `context` is the program's own, and the query is as large as the helper is told.
-        if unsafe { bpf_fib_lookup(self.context.ctx.cast(), words.cast(), QUERY_LENGTH, 0) } != 0 {
-            return None;
-        }
+        let found = unsafe { bpf_fib_lookup(self.context.ctx.cast(), words.cast(), QUERY_LENGTH, 0) };
         // SAFETY: as above; the helper has put its answer there.
         let words = unsafe { words.read() };
-        // Source and destination stand in the other order there.
-        Some(Hop {
-            interface: words[2],
-            macs: MacPair::from_words([words[13], words[14], words[15]]).reversed(),
-        })
+        match u32::try_from(found) {
+            // Source and destination stand in the other order there.
+            Ok(BPF_FIB_LKUP_RET_SUCCESS) => Onward::Hop(Hop {
+                interface: words[2],
+                macs: MacPair::from_words([words[13], words[14], words[15]]).reversed(),
+            }),
+            Ok(BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED) => Onward::Host,
+            _ => Onward::Nowhere,
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use lb_common::checksum::Sum;
 use lb_common::packet::Packet;
 use lb_common::traffic::{BUNDLE, LOOK_EVERY, LOOKS, Receipt, Stream};
 use lb_common::wire::{
-    Be16, ETHERNET_LENGTH, ETHERTYPE_IPV4, EthernetHeader, IPV4_LENGTH, Ipv4Address, Ipv4Header, Mac, Ports,
-    UdpHeader,
+    Be16, ETHERNET_LENGTH, ETHERTYPE_IPV4, EthernetHeader, IPV4_LENGTH, Ipv4Address, Ipv4Header, MacPair,
+    Ports, UdpHeader,
 };
 
 use crate::packet::XdpPacket;
@@ -62,7 +62,7 @@ fn write(packet: &mut XdpPacket, stream: &Stream) -> Option<()> {
     let [high, low] = flow.to_be_bytes();
     let ip = Ipv4Header {
         source: Ipv4Address::new([network, subnet, high, low]),
-        checksum: Be16::new(Sum::from_raw(stream.ip_sum).add(flow).finish()),
+        checksum: Sum::from_raw(stream.ip_sum).add(Be16::new(flow)).finish(),
         ..stream.ip
     };
     let base = (stream.udp.ports.word() >> 16) as u16;
@@ -76,7 +76,7 @@ fn write(packet: &mut XdpPacket, stream: &Stream) -> Option<()> {
 #[xdp]
 fn reflect(context: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(context);
-    let swapped = packet.read::<[Mac; 2]>(0).and_then(|[to, from]| packet.write(0, [from, to]));
+    let swapped = packet.read::<MacPair>(0).and_then(|macs| packet.write(0, macs.reversed()));
     if swapped.is_some() { XDP_TX } else { XDP_ABORTED }
 }
 

@@ -11,11 +11,12 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::model::Endpoint;
-use crate::view::{AddBackend, Applied, BackendView, Problem, ServiceView, Status};
+use crate::view::{AddBackend, Applied, BackendView, Problem, ServiceView, SetBackend, Status};
 
 /// The daemon answers in milliseconds; what takes this long does not come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -98,7 +99,17 @@ impl Client {
 
     /// Adds a backend to a service.
     pub async fn add_backend(&self, service: &str, backend: &AddBackend) -> Result<Applied, ClientError> {
-        self.call(Method::POST, &backends_path(service), Some(backend)).await
+        self.send(Method::POST, &backends_path(service), backend).await
+    }
+
+    /// Changes a backend of a service.
+    pub async fn set_backend(
+        &self,
+        service: &str,
+        endpoint: Endpoint,
+        backend: &SetBackend,
+    ) -> Result<Applied, ClientError> {
+        self.send(Method::PATCH, &backend_path(service, endpoint), backend).await
     }
 
     /// Removes a backend from a service.
@@ -112,11 +123,22 @@ impl Client {
         self.call(Method::POST, &path, None).await
     }
 
+    /// A call with a body.
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.protocol(&error))?;
+        self.call(method, path, Some(body)).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        body: Option<&AddBackend>,
+        body: Option<Vec<u8>>,
     ) -> Result<T, ClientError> {
         let request = self.request(method, path, body)?;
         let exchange = tokio::time::timeout(PATIENCE, self.exchange(request));
@@ -135,9 +157,8 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<&AddBackend>,
+        body: Option<Vec<u8>>,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.protocol(&error))?;
         let request = Request::builder().method(method).uri(path).header(HOST, "lb");
         let request =
             request.header(CONTENT_TYPE, "application/json").body(Full::from(body.unwrap_or_default()));

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use lb_common::flow::WAYS;
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +15,6 @@ use crate::config::{Config, HashKeyError, read_hash_key};
 use crate::controller::{Controller, ControllerError, Handle};
 use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, check_host};
 use crate::metrics;
-use crate::model::Service;
 use crate::placement::{Services, hash_key};
 
 /// Why the daemon could not start, or stopped.
@@ -66,7 +66,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
-    let datapath = KernelDatapath::load(hash_key(secret), capacity(&config.services), &indices)?;
+    let datapath = KernelDatapath::load(hash_key(secret), capacity(&config), &indices)?;
     let services: Services =
         config.services.into_iter().map(|service| (service.name.clone(), service)).collect();
     let (mut controller, handle) = Controller::start(datapath, services).await?;
@@ -144,8 +144,8 @@ fn secret(config: &Config) -> Result<[u8; 16], DaemonError> {
     Ok(key)
 }
 
-/// Room for twice what is configured, and never less than the default.
-fn capacity(services: &[Service]) -> Capacity {
+/// Room for twice the services that are configured, never less than the default, and for as many flows as is said.
+fn capacity(Config { daemon, services }: &Config) -> Capacity {
     let default = Capacity::default();
     let twice = |needed: usize| u32::try_from(needed * 2).unwrap_or(u32::MAX).checked_next_power_of_two();
     let room = |needed: usize, least: u32| twice(needed).unwrap_or(1 << 31).max(least);
@@ -155,6 +155,7 @@ fn capacity(services: &[Service]) -> Capacity {
         services: room(services.len(), default.services),
         slots: room(services.iter().map(|service| service.table_size as usize + 16).sum(), default.slots),
         backends: room(backends, default.backends),
+        flow_sets: daemon.flows.div_ceil(WAYS as u32).next_power_of_two(),
         ..default
     }
 }
@@ -176,5 +177,19 @@ impl Stop {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_as_many_flows_as_is_said() {
+        let sets = |flows: u32| {
+            let text = format!("[daemon]\ninterfaces = [\"eth0\"]\nflows = {flows}\n");
+            capacity(&crate::config::parse(&text, "lb.toml".as_ref()).unwrap()).flow_sets
+        };
+        assert_eq!([8, 9, 5_000, 1 << 20, 1 << 26].map(sets), [1, 2, 1_024, 1 << 17, 1 << 23]);
     }
 }

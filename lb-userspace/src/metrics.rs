@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::api::{Control, serve_http};
 use crate::controller::ChangeError;
-use crate::view::{BackendView, HealthState, InterfaceView, ServiceView, Status};
+use crate::view::{BackendView, FlowsView, HealthState, InterfaceView, ServiceView, Status};
 
 /// Why the metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +95,7 @@ pub fn render(status: &Status, backends: &[(String, Vec<BackendView>)]) -> Resul
         .set(signed(status.generation));
     page.interfaces(&status.interfaces)?;
     page.services(&status.services)?;
+    page.flows(&status.flows)?;
     page.limiters(&status.services)?;
     page.backends(backends)?;
     TextEncoder::new().encode_to_string(&page.registry.gather())
@@ -143,16 +144,55 @@ impl Page {
             self.counter("lb_service_packets_total", "Packets received, forwarded and dropped.", &label)?;
         let bytes = self.counter("lb_service_bytes_total", "Bytes forwarded.", &label)?;
         let flows = self.counter("lb_service_new_flows_total", "TCP connection attempts (SYN).", &label)?;
-        let slots = self.gauge("lb_slots", "Slots of the Maglev table.", &["service", "state"])?;
+        let slots = self.gauge(
+            "lb_slots",
+            "Slots by whether flows of one backend or of several live in them.",
+            &["service", "state"],
+        )?;
         for service in services {
             let name = [service.name.as_str()];
             packets.with_label_values(&name).inc_by(service.packets);
             bytes.with_label_values(&name).inc_by(service.bytes);
             flows.with_label_values(&name).inc_by(service.new_flows);
-            // A slot has one owner from one moment to the next: none is under way between two.
-            slots.with_label_values(&[service.name.as_str(), "settled"]).set(i64::from(service.table_size));
-            slots.with_label_values(&[service.name.as_str(), "moving"]).set(0);
+            let of_state = |state| slots.with_label_values(&[service.name.as_str(), state]);
+            of_state("settled").set(signed(service.slots.settled));
+            of_state("moving").set(signed(service.slots.moving));
         }
+        Ok(())
+    }
+
+    fn flows(&self, flows: &FlowsView) -> Result<(), prometheus::Error> {
+        let none: [&str; 0] = [];
+        let gauges = [
+            ("lb_flows", "Flows remembered while their slots move.", flows.remembered),
+            ("lb_flow_capacity", "Flows that can be remembered.", flows.capacity),
+        ];
+        for (name, help, value) in gauges {
+            self.gauge(name, help, &none)?.with_label_values(&none).set(signed(value));
+        }
+        let evictions = self.counter(
+            "lb_flow_evictions_total",
+            "Flows that were forgotten to make room for others.",
+            &none,
+        )?;
+        evictions.with_label_values(&none).inc_by(flows.evicted);
+        let lookups = self.counter("lb_flow_lookups_total", "Packets in moving slots.", &["result"])?;
+        let results = [
+            ("known", flows.known),
+            ("added", flows.added),
+            ("evicted", flows.evicted),
+            ("contended", flows.contended),
+        ];
+        for (result, packets) in results {
+            lookups.with_label_values(&[result]).inc_by(packets);
+        }
+        let map = ["flows"];
+        self.gauge("lb_map_entries", "Entries in use.", &["map"])?
+            .with_label_values(&map)
+            .set(signed(flows.remembered));
+        self.gauge("lb_map_max_entries", "Entries there is room for.", &["map"])?
+            .with_label_values(&map)
+            .set(signed(flows.capacity));
         Ok(())
     }
 
@@ -201,7 +241,7 @@ mod tests {
     use super::*;
     use crate::api::double::Double;
     use crate::model::{AdminState, ForwardMode, Protocol, Weight};
-    use crate::view::{OptionsView, ReasonCount};
+    use crate::view::{OptionsView, ReasonCount, SlotsView};
 
     fn reason(reason: &str, packets: u64) -> ReasonCount {
         ReasonCount { reason: reason.to_owned(), meaning: String::new(), packets }
@@ -216,6 +256,7 @@ mod tests {
             limit: limit.map(str::to_owned),
             options: OptionsView::default(),
             table_size: 65_537,
+            slots: SlotsView { settled: 65_530, moving: 7 },
             backends_serving: 1,
             backends_total: 2,
             packets: 1_000,
@@ -255,6 +296,7 @@ mod tests {
             generation: 3,
             interfaces: vec![interface],
             services: vec![service("web", Some("1000 packets/s")), service("api", None)],
+            flows: FlowsView { remembered: 9, capacity: 64, known: 500, added: 12, evicted: 3, contended: 1 },
             warnings: Vec::new(),
         }
     }
@@ -272,7 +314,7 @@ mod tests {
         }
     }
 
-    const EXPECTED: [&str; 25] = [
+    const EXPECTED: [&str; 34] = [
         "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
         "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
         "lb_backend_packets_total{backend=\"10.0.1.1:80\",service=\"web\"} 995",
@@ -284,8 +326,17 @@ mod tests {
         "lb_build_info{version=\"0.1.0\"} 1",
         "lb_config_generation 3",
         "lb_drops_total{interface=\"eth0\",reason=\"limited\"} 5",
+        "lb_flow_capacity 64",
+        "lb_flow_evictions_total 3",
+        "lb_flow_lookups_total{result=\"added\"} 12",
+        "lb_flow_lookups_total{result=\"contended\"} 1",
+        "lb_flow_lookups_total{result=\"evicted\"} 3",
+        "lb_flow_lookups_total{result=\"known\"} 500",
+        "lb_flows 9",
         "lb_limiter_contended_total{limiter=\"source\",service=\"web\"} 1",
         "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"dropped\"} 5",
+        "lb_map_entries{map=\"flows\"} 9",
+        "lb_map_max_entries{map=\"flows\"} 64",
         "lb_passes_total{interface=\"eth0\",reason=\"not_a_service\"} 7",
         "lb_service_bytes_total{service=\"api\"} 64000",
         "lb_service_bytes_total{service=\"web\"} 64000",
@@ -293,10 +344,10 @@ mod tests {
         "lb_service_new_flows_total{service=\"web\"} 10",
         "lb_service_packets_total{service=\"api\"} 1000",
         "lb_service_packets_total{service=\"web\"} 1000",
-        "lb_slots{service=\"api\",state=\"moving\"} 0",
-        "lb_slots{service=\"api\",state=\"settled\"} 65537",
-        "lb_slots{service=\"web\",state=\"moving\"} 0",
-        "lb_slots{service=\"web\",state=\"settled\"} 65537",
+        "lb_slots{service=\"api\",state=\"moving\"} 7",
+        "lb_slots{service=\"api\",state=\"settled\"} 65530",
+        "lb_slots{service=\"web\",state=\"moving\"} 7",
+        "lb_slots{service=\"web\",state=\"settled\"} 65530",
         "lb_xdp_attached{interface=\"eth0\",mode=\"native\"} 1",
     ];
 

@@ -22,8 +22,36 @@ pub struct Status {
     pub interfaces: Vec<InterfaceView>,
     /// Every service.
     pub services: Vec<ServiceView>,
+    /// The flows that are remembered, all services together.
+    pub flows: FlowsView,
     /// What is not well, a sentence each; empty when all is well.
     pub warnings: Vec<String>,
+}
+
+/// Flows in moving slots, which have to be remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsView {
+    /// Flows that are remembered, to within those forgotten since the last sweep, a few seconds ago.
+    pub remembered: u64,
+    /// Flows that can be remembered.
+    pub capacity: u64,
+    /// Packets of remembered flows.
+    pub known: u64,
+    /// Flows remembered in a vacant place.
+    pub added: u64,
+    /// Flows remembered in the place of another.
+    pub evicted: u64,
+    /// Flows that could not be remembered, since CPUs got in each other's way.
+    pub contended: u64,
+}
+
+/// The slots of a service's table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotsView {
+    /// Slots whose flows all belong to one backend.
+    pub settled: u64,
+    /// Slots that changed their owner and remember flows.
+    pub moving: u64,
 }
 
 /// One attached interface and what happened there to packets that were not forwarded.
@@ -67,6 +95,8 @@ pub struct ServiceView {
     pub options: OptionsView,
     /// Slots of its Maglev table.
     pub table_size: u32,
+    /// Its slots now; none while no backend is alive.
+    pub slots: SlotsView,
     /// Backends that take traffic now.
     pub backends_serving: usize,
     /// Backends configured.
@@ -162,7 +192,7 @@ pub struct BackendView {
     pub health: HealthState,
     /// Configured weight.
     pub weight: Weight,
-    /// Fraction of the service's slots it owns, 0 to 1.
+    /// Fraction of the service's slots it owns, 0 to 1: of new flows.
     pub share: f64,
     /// How packets reach it, such as `eth0 via 10.0.0.1 (02:00:00:00:00:01)`, or why they cannot.
     pub next_hop: String,
@@ -201,6 +231,14 @@ pub struct AddBackend {
     pub address: String,
     /// Its share relative to its siblings; 100 if absent.
     #[serde(default)]
+    pub weight: Weight,
+}
+
+/// The body of `PATCH /v1/services/{service}/backends/{address}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetBackend {
+    /// Its share relative to its siblings.
     pub weight: Weight,
 }
 

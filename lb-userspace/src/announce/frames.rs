@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::checksum::Sum;
+use lb_common::wire::Be16;
 
 use crate::neighbors::Mac;
 
@@ -60,7 +61,8 @@ fn advertisement(vip: Ipv6Addr, mac: Mac, checksum: [u8; 2]) -> Vec<u8> {
 /// The checksum of an ICMP message to all nodes of IPv6, with its pseudo-header (RFC 8200, section 8.1).
 fn checksum(source: Ipv6Addr, message: &[u8]) -> u16 {
     let addresses = Sum::default().add_bytes(&source.octets()).add_bytes(&ALL_NODES.octets());
-    addresses.add(message.len() as u16).add(u16::from(ICMPV6)).add_bytes(message).finish()
+    let pseudo = addresses.add(Be16::new(message.len() as u16)).add(Be16::new(ICMPV6.into()));
+    pseudo.add_bytes(message).finish().get()
 }
 
 #[cfg(test)]

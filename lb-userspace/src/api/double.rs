@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{Control, bind, serve};
 use crate::controller::{Change, ChangeError, ControllerGone};
-use crate::view::{Applied, BackendView, Status};
+use crate::view::{Applied, BackendView, FlowsView, Status};
 
 /// Knows the service `web` without backends, refuses to drain, and remembers what it was asked.
 #[derive(Clone, Default)]
@@ -33,6 +33,7 @@ impl Control for Double {
             generation: 1,
             interfaces: Vec::new(),
             services: Vec::new(),
+            flows: FlowsView::default(),
             warnings: Vec::new(),
         })
     }
@@ -44,7 +45,8 @@ impl Control for Double {
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
         let (Change::AddBackend { service, .. }
         | Change::RemoveBackend { service, .. }
-        | Change::DrainBackend { service, .. }) = &change;
+        | Change::DrainBackend { service, .. }
+        | Change::SetWeight { service, .. }) = &change;
         check_service(service)?;
         if matches!(change, Change::DrainBackend { .. }) {
             return Err(ChangeError::Refused("10.0.1.1:80 drains already".to_owned()));

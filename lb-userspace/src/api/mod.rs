@@ -10,7 +10,7 @@ use std::future::{Future, IntoFuture as _};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, patch, post};
 use axum::serve::Listener;
 use axum::{Json, Router};
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ pub use self::socket::{ApiSocket, BindError, SocketGuard, bind};
 use self::problem::{Body, Place, unknown_path, wrong_method};
 use crate::controller::Change;
 use crate::model::{AdminState, Backend, Endpoint};
-use crate::view::{AddBackend, Applied, BackendView, Problem, ServiceView, Status};
+use crate::view::{AddBackend, Applied, BackendView, Problem, ServiceView, SetBackend, Status};
 
 /// No request of this API needs more.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -38,7 +38,7 @@ pub fn router<C: Control>(control: C) -> Router {
         .route("/v1/status", get(status::<C>))
         .route("/v1/services", get(services::<C>))
         .route("/v1/services/{service}/backends", get(backends::<C>).post(add_backend::<C>))
-        .route(backend, delete(remove_backend::<C>))
+        .route(backend, patch(set_backend::<C>).delete(remove_backend::<C>))
         .route(&format!("{backend}/drain"), post(drain_backend::<C>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -105,6 +105,15 @@ async fn add_backend<C: Control>(
     let endpoint = parse_endpoint(&body.address)?;
     let backend = Backend { endpoint, weight: body.weight, admin: AdminState::Ready };
     apply(&control, Change::AddBackend { service, backend }).await
+}
+
+async fn set_backend<C: Control>(
+    State(control): State<C>,
+    Place((service, address)): Place<(String, String)>,
+    Body(SetBackend { weight }): Body<SetBackend>,
+) -> Answer<Applied> {
+    let endpoint = parse_endpoint(&address)?;
+    apply(&control, Change::SetWeight { service, endpoint, weight }).await
 }
 
 async fn remove_backend<C: Control>(

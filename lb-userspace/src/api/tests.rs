@@ -37,11 +37,17 @@ async fn a_change_travels_from_the_client_to_the_controller() {
     assert_eq!(client.add_backend("web", &new).await.unwrap().generation, 2);
     let endpoint: Endpoint = "10.0.1.1:*".parse().unwrap();
     client.remove_backend("web", endpoint).await.unwrap();
+    client.set_backend("web", endpoint, &SetBackend { weight: Weight(8) }).await.unwrap();
     let changes = std::mem::take(&mut *daemon.double.changes.lock().unwrap());
-    let [Change::AddBackend { backend, .. }, Change::RemoveBackend { endpoint: removed, .. }] = &changes[..]
+    let [
+        Change::AddBackend { backend, .. },
+        Change::RemoveBackend { endpoint: removed, .. },
+        Change::SetWeight { service, endpoint: set, weight },
+    ] = &changes[..]
     else {
         panic!("{} changes", changes.len());
     };
+    assert_eq!((service.as_str(), *set, *weight), ("web", endpoint, Weight(8)));
     assert_eq!((backend.endpoint.to_string(), backend.weight), (new.address, Weight(7)));
     assert_eq!(*removed, endpoint);
 }
@@ -92,6 +98,8 @@ async fn requests_that_no_handler_sees_are_problems_too() {
         ("POST", backends, "text/plain", valid, 415, "application/json"),
         ("POST", backends, json, &large, 413, "length limit exceeded"),
         ("GET", "/v1/services/%ff/backends", json, "", 400, "UTF-8"),
+        ("PATCH", "/v1/services/web/backends/10.0.1.1:80", json, "{}", 400, "missing field `weight`"),
+        ("PATCH", "/v1/services/web/backends/x", json, "{\"weight\":1}", 400, "there is no port"),
         ("DELETE", "/v1/services/web/backends/x", json, "", 400, "backend address \"x\": there is no port"),
     ];
     for (method, path, kind, body, status, words) in cases {

@@ -106,7 +106,17 @@ pub enum BackendCommand {
         #[arg(long, value_parser = parse_weight, default_value = "100", value_name = "0..65535")]
         weight: Weight,
     },
-    /// Remove a backend at once, until the daemon restarts
+    /// Change a backend's share of new flows, until the daemon restarts; the flows there are stay
+    #[command(after_help = "Example:\n  lb backend set web 10.0.1.9:80 --weight 50")]
+    Set {
+        /// Which backend.
+        #[command(flatten)]
+        backend: BackendArgs,
+        /// Its share relative to its siblings; 0 takes no new flows
+        #[arg(long, value_parser = parse_weight, value_name = "0..65535")]
+        weight: Weight,
+    },
+    /// Remove a backend at once, with the flows it has, until the daemon restarts
     #[command(
         after_help = "Example:\n  lb backend drain web 10.0.1.9:80 && sleep 60 && lb backend remove web \
                             10.0.1.9:80"
@@ -116,7 +126,7 @@ pub enum BackendCommand {
         #[command(flatten)]
         backend: BackendArgs,
     },
-    /// Send a backend no new traffic
+    /// Send a backend no new flows; those it has go on
     #[command(after_help = "Example:\n  lb backend drain web 10.0.1.9:80")]
     Drain {
         /// Which backend.

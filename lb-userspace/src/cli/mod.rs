@@ -21,7 +21,7 @@ use crate::client::{Client, ClientError};
 use crate::config::{self, DEFAULT_SOCKET};
 use crate::daemon;
 use crate::model::Endpoint;
-use crate::view::{AddBackend, Applied};
+use crate::view::{AddBackend, Applied, SetBackend};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,10 @@ fn backend(command: &BackendCommand, client: &Client, screen: &mut Screen<'_>) -
         BackendCommand::Add { backend, weight } => {
             let new = AddBackend { address: endpoint(backend)?.to_string(), weight: *weight };
             block_on(client.add_backend(&backend.service, &new))??
+        }
+        BackendCommand::Set { backend, weight } => {
+            let new = SetBackend { weight: *weight };
+            block_on(client.set_backend(&backend.service, endpoint(backend)?, &new))??
         }
         BackendCommand::Remove { backend } => {
             block_on(client.remove_backend(&backend.service, endpoint(backend)?))??

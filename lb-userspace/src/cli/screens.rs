@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::units::{count, duration, percent, plural, share};
+use super::units::{count, duration, grouped, percent, plural, share};
 use crate::config::Config;
 use crate::model::AdminState;
-use crate::view::{Applied, BackendView, HealthState, InterfaceView, ReasonCount, ServiceView, Status};
+use crate::view::{
+    Applied, BackendView, FlowsView, HealthState, InterfaceView, ReasonCount, ServiceView, Status,
+};
 
 /// The daemon at a glance.
 pub(super) fn status(status: &Status) -> String {
@@ -21,6 +23,7 @@ pub(super) fn status(status: &Status) -> String {
         format!("lb {}  up {uptime}  generation {}  {state}", status.version, status.generation),
         format!("XDP       {}", interfaces.join("  ")),
         format!("SERVICES  {}", services_line(&status.services)),
+        format!("SLOTS     {}", slots_line(&status.services, &status.flows)),
         format!("PACKETS   {}", packets_line(&status.services)),
         format!("PASSES    {}", reasons_line(&status.interfaces, |one| &one.passes)),
         format!("DROPS     {}", reasons_line(&status.interfaces, |one| &one.drops)),
@@ -40,6 +43,16 @@ fn services_line(services: &[ServiceView]) -> String {
 
 fn lacks_backends(service: &ServiceView) -> bool {
     service.backends_serving < service.backends_total
+}
+
+fn slots_line(services: &[ServiceView], flows: &FlowsView) -> String {
+    let sum = |field: fn(&ServiceView) -> u64| grouped(services.iter().map(field).sum());
+    let (settled, moving) = (sum(|service| service.slots.settled), sum(|service| service.slots.moving));
+    let (remembered, capacity) = (grouped(flows.remembered), grouped(flows.capacity));
+    format!(
+        "{settled} settled  {moving} moving     FLOWS {remembered} / {capacity} remembered  {} evicted",
+        grouped(flows.evicted)
+    )
 }
 
 fn packets_line(services: &[ServiceView]) -> String {

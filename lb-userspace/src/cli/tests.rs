@@ -58,10 +58,11 @@ fn check_examples(command: &clap::Command) {
 
 #[test]
 fn nonsense_is_a_mistake_in_usage() {
-    let cases: [(&[&str], ErrorKind); 4] = [
+    let cases: [(&[&str], ErrorKind); 5] = [
         (&["lb", "statsu"], ErrorKind::InvalidSubcommand),
         (&["lb", "backend", "add", "web"], ErrorKind::MissingRequiredArgument),
         (&["lb", "backend", "add", "web", "10.0.1.1:80", "--weight", "65536"], ErrorKind::ValueValidation),
+        (&["lb", "backend", "set", "web", "10.0.1.1:80"], ErrorKind::MissingRequiredArgument),
         (&["lb", "status", "-o", "xml"], ErrorKind::InvalidValue),
     ];
     for (words, kind) in cases {
@@ -114,9 +115,12 @@ fn a_missing_configuration_is_named() {
 fn a_wrong_address_is_refused_without_a_daemon() {
     let expected = "lb: backend address \"10.0.1.300:8080\": 300 is not a byte; expected ADDRESS:PORT such \
         as 10.0.1.30:8080 or [2001:db8::1]:8080\n";
-    for verb in ["add", "remove", "drain"] {
-        let ran = lb(&["--socket", "/nonexistent/lb.sock", "backend", verb, "web", "10.0.1.300:8080"]);
-        assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Refused, "", expected), "{verb}");
+    let commands: [&[&str]; 4] = [&["add"], &["remove"], &["drain"], &["set", "--weight", "1"]];
+    for command in commands {
+        let words = [&["--socket", "/nonexistent/lb.sock", "backend"], command, &["web", "10.0.1.300:8080"]];
+        let ran = lb(&words.concat());
+        let answer = (ran.exit, ran.out.as_str(), ran.err.as_str());
+        assert_eq!(answer, (Exit::Refused, "", expected), "{command:?}");
     }
 }
 
@@ -150,6 +154,9 @@ fn a_daemons_answers_become_data_and_exit_codes() {
     let added = ask(&["backend", "add", "web", "10.0.1.1:80"]);
     assert_eq!((added.exit, added.err.as_str()), (Exit::Ok, ""));
     assert_eq!(added.out, "done (generation 2): 33.3 % of 3 slots moved, the least possible is 33.3 %\n");
+
+    let set = ask(&["backend", "set", "web", "10.0.1.1:80", "--weight", "50"]);
+    assert_eq!((set.exit, set.err.as_str()), (Exit::Ok, ""));
 
     let missing = ask(&["backend", "list", "wbe"]);
     assert_eq!((missing.exit, missing.out.as_str()), (Exit::NotFound, ""));

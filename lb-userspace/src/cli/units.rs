@@ -15,6 +15,14 @@ pub(super) fn count(number: u64) -> String {
     format!("{}E", three_digits(scaled))
 }
 
+/// Every digit, in groups of three: `1 048 576`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).unwrap_or("")).collect();
+    groups.join(" ")
+}
+
 fn three_digits(number: f64) -> String {
     let decimals = if number < 9.995 { 2 } else { usize::from(number < 99.95) };
     let text = format!("{number:.decimals$}");
@@ -71,6 +79,12 @@ mod tests {
         for (number, text) in cases {
             assert_eq!(count(number), text, "{number}");
         }
+    }
+
+    #[test]
+    fn groups_have_three_digits() {
+        let numbers = [0, 999, 1_000, 65_537, 1_048_576];
+        assert_eq!(numbers.map(grouped), ["0", "999", "1 000", "65 537", "1 048 576"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod units;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -27,10 +28,15 @@ use self::document::{Log, Node, Section};
 use crate::model::Service;
 
 /// The keys of `[daemon]`.
-const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "hash_key"];
+const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "hash_key", "flows"];
 
 /// Where daemon and CLI meet unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
+
+/// Flows that can be remembered unless told otherwise: 16 MiB.
+const DEFAULT_FLOWS: u32 = 1 << 20;
+/// Flows that can be remembered: from one set of them to 1 GiB.
+const FLOWS: RangeInclusive<u32> = 8..=1 << 26;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,8 @@ pub struct DaemonSettings {
     pub socket: PathBuf,
     /// The file that holds the flow hash's key; without it each host has a key of its own.
     pub hash_key: Option<PathBuf>,
+    /// Flows that can be remembered while slots move, rounded up to what the table's shape allows.
+    pub flows: u32,
 }
 
 /// Why a file is not a configuration: all its mistakes, a line each.
@@ -141,11 +149,13 @@ fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
     let metrics = section.optional("metrics").and_then(|node| node.read_with(parse_listener));
     let socket = section.optional("socket").and_then(|node| node.text());
     let hash_key = section.optional("hash_key").and_then(|node| node.read_with(parse_key_source));
+    let flows = section.optional("flows").map_or(Some(DEFAULT_FLOWS), |node| node.integer(FLOWS));
     Some(DaemonSettings {
         interfaces: interfaces?,
         metrics,
         socket: socket.unwrap_or(DEFAULT_SOCKET).into(),
         hash_key,
+        flows: flows?,
     })
 }
 

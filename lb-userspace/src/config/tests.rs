@@ -38,6 +38,7 @@ fn a_full_configuration_is_read() {
         metrics = "127.0.0.1:9441"
         socket = "/tmp/lb.sock"
         hash_key = "file:/etc/lb/hash.key"
+        flows = 5000
 
         [[service]]
         name = "web"
@@ -61,6 +62,7 @@ fn a_full_configuration_is_read() {
     assert_eq!(config.daemon.metrics, Some("127.0.0.1:9441".parse().unwrap()));
     assert_eq!(config.daemon.socket, Path::new("/tmp/lb.sock"));
     assert_eq!(config.daemon.hash_key.as_deref(), Some(Path::new("/etc/lb/hash.key")));
+    assert_eq!(config.daemon.flows, 5_000);
     let web = &config.services[0];
     assert_eq!((web.name.as_str(), web.table_size), ("web", 251));
     assert_eq!((web.protocol, web.mode), (Protocol::Tcp, ForwardMode::DsrL2));
@@ -78,6 +80,7 @@ fn what_is_optional_has_defaults() {
     let config = read_ok(&with_service("health = { kind = \"tcp\" }"));
     assert_eq!(config.daemon.socket, Path::new("/run/lb/lb.sock"));
     assert_eq!((config.daemon.metrics, config.daemon.hash_key), (None, None));
+    assert_eq!(config.daemon.flows, 1_048_576);
     let web = &config.services[0];
     assert_eq!((web.table_size, web.limit, web.backends.len()), (65_537, None, 0));
     let health = web.health.unwrap();
@@ -148,12 +151,20 @@ const OUTSIDE_SERVICES: &[(&str, &str)] = &[
         "lb.toml:3: daemon.hash_key: \"0011\" is not file:PATH such as \"file:/etc/lb/hash.key\"",
     ),
     (
+        "[daemon]\ninterfaces = [\"eth0\"]\nflows = 7\n",
+        "lb.toml:3: daemon.flows: 7 is not from 8 to 67108864",
+    ),
+    (
+        "[daemon]\ninterfaces = [\"eth0\"]\nflows = \"many\"\n",
+        "lb.toml:3: daemon.flows: expected an integer, found a string",
+    ),
+    (
         "[daemon]\ninterfaces = [\"eth0\"]\nsocket = 5\n",
         "lb.toml:3: daemon.socket: expected a string in quotes, found an integer",
     ),
     (
         "[daemon]\ninterface = \"eth0\"\ninterfaces = [\"eth0\"]\n",
-        "lb.toml:2: daemon.interface: unknown key; expected one of interfaces, metrics, socket, hash_key",
+        "lb.toml:2: daemon.interface: unknown key; expected one of interfaces, metrics, socket, hash_key, flows",
     ),
     (
         "[daemon]\ninterfaces = [\"eth0\"]\n[[services]]\n",

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use lb_common::maglev::{Disruption, disruption};
+use lb_common::maglev::Disruption;
 use lb_common::verdict::{DropReason, PassReason};
 
+use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
 use super::{Change, ChangeError};
 use crate::config::{check_backend, check_together};
@@ -14,9 +15,10 @@ use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Service};
 use crate::neighbors::{NextHop, Unreachable};
-use crate::placement::{Placed, Placement, PlacementError, Services, deliverable, render};
+use crate::placement::{Placed, Placement, PlacementError, Services, Standing, deliverable, render, slots};
 use crate::view::{
-    Applied, BackendView, HealthState, InterfaceView, OptionsView, ReasonCount, ServiceView, Status,
+    Applied, BackendView, FlowsView, HealthState, InterfaceView, OptionsView, ReasonCount, ServiceView,
+    SlotsView, Status,
 };
 
 /// The ways to backends, as the kernel told them.
@@ -50,6 +52,7 @@ pub(super) struct Core<D> {
     placement: Placement,
     image: Image,
     ledger: Ledger,
+    pressure: Pressure,
     generation: u64,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
     behind: bool,
@@ -68,6 +71,7 @@ impl<D: Datapath> Core<D> {
             placement,
             image: Image::default(),
             ledger: Ledger::default(),
+            pressure: Pressure::default(),
             generation: 0,
             behind: false,
             started: Instant::now(),
@@ -75,7 +79,7 @@ impl<D: Datapath> Core<D> {
     }
 
     /// Makes `services` the ones that are wanted, whole or not at all.
-    pub(super) fn set_services(&mut self, services: Services) -> Result<Moved, ReconcileError> {
+    pub(super) fn set_services(&mut self, services: Services) -> Result<Disruption, ReconcileError> {
         let before = std::mem::replace(&mut self.services, services);
         let result = self.reconcile();
         if result.is_ok() {
@@ -124,7 +128,7 @@ impl<D: Datapath> Core<D> {
     pub(super) fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
         let added = match &change {
             Change::AddBackend { backend, .. } => Some(backend.endpoint),
-            Change::RemoveBackend { .. } | Change::DrainBackend { .. } => None,
+            Change::RemoveBackend { .. } | Change::DrainBackend { .. } | Change::SetWeight { .. } => None,
         };
         let (services, name, mut summary) = edited(&self.services, change)?;
         let moved = self.set_services(services).map_err(|error| ChangeError::Refused(error.to_string()))?;
@@ -133,7 +137,7 @@ impl<D: Datapath> Core<D> {
         }
         tracing::info!("generation {}: {summary}", self.generation);
         let slots_total = self.services.get(&name).map_or(0, |service| u64::from(service.table_size));
-        let Disruption { moved, least } = moved.0;
+        let Disruption { moved, least } = moved;
         Ok(Applied {
             generation: self.generation,
             summary,
@@ -150,26 +154,87 @@ impl<D: Datapath> Core<D> {
     }
 
     /// Brings the tables to what follows from everything that is known.
-    fn reconcile(&mut self) -> Result<Moved, ReconcileError> {
-        let placement =
-            self.placement.next(&self.services, |service, backend| self.takes_traffic(service, backend))?;
+    fn reconcile(&mut self) -> Result<Disruption, ReconcileError> {
+        let mut placement =
+            self.placement.next(&self.services, |service, backend| self.standing(service, backend))?;
         let image = render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
         let ledger = self.ledger.next(&placement, &self.datapath)?;
-        apply(&mut self.datapath, &self.image, &image)?;
+        if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
+            // Slots may have moved for a moment and flows been remembered that nobody will ask for.
+            self.forget_what_is_over();
+            return Err(error.into());
+        }
         // The tables have changed: from here on nothing may fail.
-        let moved = Moved::between(&self.placement, &placement);
+        placement.publish(self.datapath.clock());
+        let moved = placement.disruption_since(&self.placement);
+        let leaves_flows = self.placement.leaves_flows(&placement);
         (self.placement, self.image, self.ledger, self.behind) = (placement, image, ledger, false);
         if let Err(error) = self.ledger.settle(&self.datapath) {
             tracing::error!("the counts of backends that were moved or removed are lost: {error}");
         }
+        if leaves_flows {
+            self.forget_what_is_over();
+        }
         Ok(moved)
     }
 
-    /// A backend that cannot be reached gets no slots: its packets would only be dropped.
-    fn takes_traffic(&self, service: &Service, backend: &Backend) -> bool {
-        backend.admin == AdminState::Ready
-            && self.health_of(service, backend.endpoint) != HealthState::Down
-            && self.next_hop(service, backend.endpoint.address).is_ok()
+    /// Whether there are slots on the way from one backend to another, for [`Self::sweep`] to look after.
+    pub(super) fn has_moving_slots(&self) -> bool {
+        self.placement.is_moving()
+    }
+
+    /// Looks at all remembered flows, and brings those slots to rest that need to remember none.
+    pub(super) fn sweep(&mut self) -> Result<(), ReconcileError> {
+        // From here on every packet has seen the slots as they are, and what was remembered before can be seen.
+        self.datapath.settle();
+        let found = janitor::walk(&mut self.datapath, &self.placement);
+        let now = self.datapath.clock();
+        match self.placement.calmed(|slot| found.dissents(slot), janitor::MARGIN, now) {
+            Some(placement) => {
+                self.store_slots(placement)?;
+                self.forget_what_is_over();
+            }
+            None => self.record_pressure(found.flows),
+        }
+        Ok(())
+    }
+
+    /// Settles every slot: no packet was let in yet, so there is no flow to keep.
+    pub(super) fn settle_slots(&mut self) -> Result<(), ReconcileError> {
+        Ok(self.store_slots(self.placement.settled())?)
+    }
+
+    /// Brings the slots to what `placement` says, which differs in nothing else from the one there is.
+    fn store_slots(&mut self, placement: Placement) -> Result<(), TableError> {
+        let image = Image { slots: slots(&placement), ..self.image.clone() };
+        apply(&mut self.datapath, &self.image, &image)?;
+        (self.placement, self.image) = (placement, image);
+        Ok(())
+    }
+
+    /// Forgets what no slot and no backend needs any more, also what packets under way remember at this moment.
+    fn forget_what_is_over(&mut self) {
+        self.datapath.settle();
+        let found = janitor::walk(&mut self.datapath, &self.placement);
+        self.record_pressure(found.flows);
+    }
+
+    fn record_pressure(&mut self, flows: u64) {
+        match self.datapath.flow_counts() {
+            Ok(counts) => self.pressure.record(flows, counts, self.datapath.capacity().flows()),
+            Err(error) => tracing::error!("cannot tell how full the flow table is: {error}"),
+        }
+    }
+
+    /// What can be expected of a backend. One that cannot be reached is as dead as one that is down.
+    fn standing(&self, service: &Service, backend: &Backend) -> Standing {
+        let alive = self.health_of(service, backend.endpoint) != HealthState::Down
+            && self.next_hop(service, backend.endpoint.address).is_ok();
+        match backend.admin {
+            _ if !alive => Standing::Dead,
+            AdminState::Ready => Standing::Serving,
+            AdminState::Drain => Standing::Draining,
+        }
     }
 
     fn follow_health_checks(&mut self) {
@@ -243,7 +308,21 @@ impl<D: Datapath> Core<D> {
             generation: self.generation,
             interfaces: interfaces.collect::<Result<_, _>>()?,
             services: services?,
-            warnings: self.services.values().flat_map(|service| self.warnings(service)).collect(),
+            flows: self.flows_view()?,
+            warnings: self.warnings(),
+        })
+    }
+
+    fn flows_view(&self) -> Result<FlowsView, TableError> {
+        let counts = self.datapath.flow_counts()?;
+        let capacity = self.datapath.capacity().flows() as u64;
+        Ok(FlowsView {
+            remembered: self.pressure.flows(counts).min(capacity),
+            capacity,
+            known: counts.known,
+            added: counts.added,
+            evicted: counts.evicted,
+            contended: counts.contended,
         })
     }
 
@@ -269,7 +348,9 @@ impl<D: Datapath> Core<D> {
 
     fn service_view(&self, service: &Service) -> Result<ServiceView, TableError> {
         let ServiceTotals { forwarded, withheld } = self.ledger.service(&service.name, &self.datapath)?;
-        let owners = self.placement.service(&service.name).map(Placed::owned_slots).unwrap_or_default();
+        let placed = self.placement.service(&service.name);
+        let owners = placed.map(Placed::owned_slots).unwrap_or_default();
+        let (slots, moving) = placed.map_or((0, 0), |placed| (placed.slots().len(), placed.moving()));
         let limit = |limit: crate::model::Limit| {
             format!("{} packets/s per source, burst {}", limit.rate, limit.burst)
         };
@@ -281,6 +362,7 @@ impl<D: Datapath> Core<D> {
             limit: service.limit.map(limit),
             options: OptionsView::of(service),
             table_size: service.table_size,
+            slots: SlotsView { settled: (slots - moving) as u64, moving: moving as u64 },
             backends_serving: owners.values().filter(|slots| **slots > 0).count(),
             backends_total: service.backends.len(),
             packets: forwarded.packets + withheld.limited + withheld.dropped,
@@ -291,12 +373,30 @@ impl<D: Datapath> Core<D> {
         })
     }
 
-    fn warnings(&self, service: &Service) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> =
+            self.services.values().flat_map(|service| self.warnings_of(service)).collect();
+        if self.has_moving_slots() && self.pressure.is_evicting() {
+            let flows = self.datapath.capacity().flows();
+            warnings.push(format!(
+                "the flow table ({flows} flows) is full: flows may reach another backend while slots move \
+                 ([daemon] flows makes it larger)"
+            ));
+        }
+        warnings
+    }
+
+    fn warnings_of(&self, service: &Service) -> Vec<String> {
         let name = &service.name;
         let down = |backend: &&Backend| self.health_of(service, backend.endpoint) == HealthState::Down;
         let mut warnings = Vec::new();
         let (failed, total) = (service.backends.iter().filter(down).count(), service.backends.len());
-        if self.placement.service(name).is_none_or(|placed| placed.table().is_empty()) {
+        let placed = self.placement.service(name);
+        if placed.is_some_and(Placed::is_closed) {
+            warnings.push(format!(
+                "service {name}: no backend takes new flows, those there are go on (lb backend list {name})"
+            ));
+        } else if placed.is_none_or(|placed| placed.table().is_empty()) {
             warnings.push(format!(
                 "service {name}: no backend takes traffic, its packets are dropped (lb backend list {name})"
             ));
@@ -355,22 +455,6 @@ impl<D: Datapath> Core<D> {
     }
 }
 
-/// What a reconciliation moved, over all services.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved(Disruption);
-
-impl Moved {
-    fn between(old: &Placement, new: &Placement) -> Self {
-        let mut sum = Disruption::default();
-        for (name, placed) in new.services() {
-            let before = old.service(name).map_or(&[][..], |placed| placed.table());
-            let Disruption { moved, least } = disruption(before, placed.table());
-            sum = Disruption { moved: sum.moved + moved, least: sum.least + least };
-        }
-        Self(sum)
-    }
-}
-
 /// The services after a change, the name of the one concerned, and the change in words.
 fn edited(services: &Services, change: Change) -> Result<(Services, String, String), ChangeError> {
     let mut services = services.clone();
@@ -388,6 +472,11 @@ fn edited(services: &Services, change: Change) -> Result<(Services, String, Stri
             let position = position(service, endpoint)?;
             service.backends.remove(position);
             format!("{name}: backend {endpoint} removed")
+        }
+        Change::SetWeight { endpoint, weight, .. } => {
+            let position = position(service, endpoint)?;
+            let before = std::mem::replace(&mut service.backends[position].weight, weight);
+            format!("{name}: backend {endpoint} weight {} -> {}", before.0, weight.0)
         }
         Change::DrainBackend { endpoint, .. } => {
             let position = position(service, endpoint)?;

@@ -4,6 +4,7 @@
 //! reconciliation of `core`.
 
 mod core;
+mod janitor;
 mod ledger;
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::datapath::{Attachment, Datapath};
 use crate::health::{CheckReport, Checker};
-use crate::model::{Backend, Endpoint};
+use crate::model::{Backend, Endpoint, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::placement::Services;
 use crate::view::{Applied, BackendView, Status};
@@ -25,6 +26,11 @@ pub use core::ReconcileError;
 
 /// How often next hops are looked up without news from the kernel, so that neighbours nobody asks for stay known.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often remembered flows are looked at while slots move.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// Looking at them takes one part of so many of the time at most, however many they are.
+const SWEEP_PARTS: u32 = 50;
 
 /// How long to wait for neighbours to answer before the first packet is let in, and before a backend is added.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
@@ -47,12 +53,21 @@ pub enum Change {
         /// The backend.
         endpoint: Endpoint,
     },
-    /// Gives a backend no new traffic.
+    /// Gives a backend no new flows; those it has stay.
     DrainBackend {
         /// The service's name.
         service: String,
         /// The backend.
         endpoint: Endpoint,
+    },
+    /// Changes a backend's share.
+    SetWeight {
+        /// The service's name.
+        service: String,
+        /// The backend.
+        endpoint: Endpoint,
+        /// Its new weight.
+        weight: Weight,
     },
 }
 
@@ -62,7 +77,8 @@ impl Change {
         match self {
             Self::AddBackend { service, .. }
             | Self::RemoveBackend { service, .. }
-            | Self::DrainBackend { service, .. } => service,
+            | Self::DrainBackend { service, .. }
+            | Self::SetWeight { service, .. } => service,
         }
     }
 }
@@ -181,6 +197,7 @@ impl<D: Datapath + 'static> Controller<D> {
         let mut controller =
             Self { core, neighbors, checker: Checker::new(reports_sender), reports, requests, announced };
         controller.look_up_until(FIRST_ANSWERS, None).await?;
+        controller.core.settle_slots()?;
         controller.checker.update(controller.core.wanted_checks());
         Ok((controller, Handle { requests: requests_sender }))
     }
@@ -236,6 +253,8 @@ impl<D: Datapath + 'static> Controller<D> {
     pub async fn run(mut self, attachments: &[Attachment]) -> Result<(), ControllerError> {
         let mut lookups = interval(LOOKUP_INTERVAL);
         lookups.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweeps = interval(SWEEP_INTERVAL);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut finished = Vec::new();
         loop {
             tokio::select! {
@@ -250,6 +269,11 @@ impl<D: Datapath + 'static> Controller<D> {
                 changed = self.neighbors.changed() => {
                     changed?;
                     self.follow_kernel().await?;
+                }
+                _ = sweeps.tick(), if self.core.has_moving_slots() => {
+                    let begun = Instant::now();
+                    tell_passing(block_in_place(|| self.core.sweep()).map_err(Into::into))?;
+                    sweeps.reset_after(SWEEP_INTERVAL.max(begun.elapsed() * SWEEP_PARTS));
                 }
                 _ = lookups.tick() => {
                     self.core.datapath().relay_log();

@@ -1,6 +1,7 @@
 //! Tables that refuse a store, for tests of what happens then.
 
-use lb_common::layout::{Forwarded, Withheld};
+use lb_common::flow::{Detail, Entry};
+use lb_common::layout::{FlowCounts, Forwarded, Withheld};
 
 use super::{Capacity, Datapath, MemoryDatapath, Store, TableError};
 
@@ -46,6 +47,18 @@ impl Datapath for Faulty {
         self.inner.settle();
     }
 
+    fn clock(&self) -> u64 {
+        self.inner.clock()
+    }
+
+    fn flow(&self, place: usize) -> Option<(Entry, Detail)> {
+        self.inner.flow(place)
+    }
+
+    fn forget(&mut self, place: usize, entry: Entry) -> bool {
+        self.inner.forget(place, entry)
+    }
+
     fn relay_log(&mut self) {
         self.inner.relay_log();
     }
@@ -56,6 +69,10 @@ impl Datapath for Faulty {
 
     fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
         self.inner.withheld(row)
+    }
+
+    fn flow_counts(&self) -> Result<FlowCounts, TableError> {
+        self.inner.flow_counts()
     }
 
     fn reason(&self, row: u32, counter: u32) -> Result<u64, TableError> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable, cast_slice};
-use lb_common::layout::{BackendEntry, Features, InterfaceEntry, Region, ServiceEntry, VIP_WAYS, VipSet};
+use lb_common::layout::{
+    BackendEntry, Features, InterfaceEntry, Region, ServiceEntry, USABLE, VIP_WAYS, VipSet,
+};
 use lb_common::slot::Slot;
 
 use super::Table;
@@ -50,7 +52,7 @@ impl Image {
     /// The stores that turn tables with this content into tables with the content of `new`.
     pub fn changes(&self, new: &Self) -> Changes {
         let mut changes = Changes::default();
-        entries(&self.backends, &new.backends, Table::Backends, &mut changes);
+        backends(&self.backends, &new.backends, &mut changes);
         slots(&self.slots, &new.slots, &mut changes);
         entries(&self.services, &new.services, Table::Services, &mut changes);
         vips(&self.vips, &new.vips, &mut changes.publish);
@@ -64,6 +66,26 @@ impl Image {
 fn words(table: Table, first: usize, old: &[u64], new: &[u64], stores: &mut Vec<Store>) {
     let differing = old.iter().zip(new).enumerate().filter(|(_, (old, new))| old != new);
     stores.extend(differing.map(|(at, (_, new))| Store { table, word: first + at, value: *new }));
+}
+
+/// The first word of a backend says whether it is usable. It is stored last if it is to be used and first if not, because
+/// remembered flows may lead to it at any time.
+fn backends(old: &BTreeMap<u32, BackendEntry>, new: &BTreeMap<u32, BackendEntry>, changes: &mut Changes) {
+    let usable = |store: &Store| {
+        let entry = new.get(&((store.word / Table::Backends.entry_words()) as u32));
+        entry.is_some_and(|entry| entry.flags & USABLE != 0)
+    };
+    let from = changes.publish.len();
+    entries(old, new, Table::Backends, changes);
+    for stores in changes.publish[from..].chunk_by_mut(same_backend) {
+        if stores.first().is_some_and(usable) {
+            stores.reverse();
+        }
+    }
+}
+
+fn same_backend(a: &Store, b: &Store) -> bool {
+    a.word / Table::Backends.entry_words() == b.word / Table::Backends.entry_words()
 }
 
 /// New and changed entries are published, missing ones retired.
@@ -218,6 +240,21 @@ mod tests {
             let mut faulty = Faulty::new(before.clone(), at.index(count) + 1);
             prop_assert!(apply(&mut faulty, &a, &b).is_err());
             prop_assert_eq!(faulty.tables().words(), before.words());
+        }
+
+        /// At no point is a backend usable whose other words have not arrived yet.
+        #[test]
+        fn a_backend_is_usable_when_it_is_whole(a in words_of::<BackendEntry>(8), b in words_of::<BackendEntry>(8)) {
+            let with = |entry: BackendEntry, flags| BackendEntry { flags, ..entry };
+            let of = |entry| Image { backends: BTreeMap::from([(3, entry)]), ..Image::default() };
+            for (from, to) in [(with(a, 0), with(b, USABLE)), (with(a, USABLE), with(b, 0))] {
+                let mut now = from;
+                for store in of(from).changes(&of(to)).publish {
+                    bytemuck::cast_slice_mut::<BackendEntry, u64>(std::slice::from_mut(&mut now))[store.word % 8] = store.value;
+                    prop_assert!(now.flags & USABLE == 0 || now == to);
+                }
+                prop_assert_eq!(now, to);
+            }
         }
 
         /// At no point can an address lead to another address's region.

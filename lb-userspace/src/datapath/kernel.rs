@@ -8,11 +8,13 @@ use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
-use lb_common::layout::{ASIDE, DETOUR, Forwarded, Withheld};
+use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, Withheld};
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::mapping::{Mapping, Row};
 use super::program_log::ProgramLog;
@@ -141,8 +143,10 @@ pub struct KernelDatapath {
     interfaces: Mapping,
     /// The kernel empties it when nobody holds it open.
     _ways: ProgramArray<MapData>,
+    flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
+    flow_counts: PerCpuArray<MapData, Row<FlowCounts>>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -200,7 +204,9 @@ impl KernelDatapath {
         let (slots, backends) = (map("SLOTS", Table::Slots)?, map("BACKENDS", Table::Backends)?);
         let (features, interfaces) =
             (map("FEATURES", Table::Features)?, map("INTERFACES", Table::Interfaces)?);
+        let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
         Ok(Self {
+            flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
             forwarded: counters(&mut ebpf, "FORWARDED")?,
             withheld: counters(&mut ebpf, "WITHHELD")?,
             reasons: counters(&mut ebpf, "REASONS")?,
@@ -214,6 +220,7 @@ impl KernelDatapath {
             features,
             interfaces,
             _ways: ways,
+            flows,
         })
     }
 
@@ -307,6 +314,14 @@ fn mapping(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Mapping, Loa
     Mapping::new(data.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
 }
 
+/// Words of one set of the flow table.
+const FLOW_SET_WORDS: usize = size_of::<FlowLines>() / size_of::<u64>();
+
+/// The word of a place's entry. Its detail is [`WAYS`] words further on.
+fn entry_word(place: usize) -> usize {
+    place / WAYS * FLOW_SET_WORDS + place % WAYS
+}
+
 fn counters<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, T>, LoadError>
 where
     T: aya::Pod,
@@ -358,6 +373,23 @@ impl Datapath for KernelDatapath {
         }
     }
 
+    /// `bpf_ktime_get_coarse_ns` reads this very clock.
+    fn clock(&self) -> u64 {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        // The clock counts from the boot: neither part is negative.
+        now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+    }
+
+    fn flow(&self, place: usize) -> Option<(Entry, Detail)> {
+        let word = entry_word(place);
+        let entry = self.flows.load(word).filter(|word| *word != Entry::VACANT.word())?;
+        Some((Entry::from_word(entry), Detail::from_word(self.flows.load(word + WAYS)?)))
+    }
+
+    fn forget(&mut self, place: usize, entry: Entry) -> bool {
+        self.flows.exchange(entry_word(place), entry.word(), Entry::VACANT.word())
+    }
+
     fn relay_log(&mut self) {
         for (message, times) in self.take_log() {
             tracing::error!("the program says, {times} times: {message}");
@@ -380,6 +412,16 @@ impl Datapath for KernelDatapath {
             contended: a.contended + b.contended,
         };
         Ok(row(&self.withheld, "WITHHELD", index)?.into_iter().fold(Withheld::default(), add))
+    }
+
+    fn flow_counts(&self) -> Result<FlowCounts, TableError> {
+        let add = |a: FlowCounts, Row(b): Row<FlowCounts>| FlowCounts {
+            known: a.known + b.known,
+            added: a.added + b.added,
+            evicted: a.evicted + b.evicted,
+            contended: a.contended + b.contended,
+        };
+        Ok(row(&self.flow_counts, "FLOW_COUNTS", 0)?.into_iter().fold(FlowCounts::default(), add))
     }
 
     fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError> {

@@ -5,10 +5,10 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Pod;
-use lb_common::layout::{Forwarded, Withheld};
+use lb_common::layout::{FlowCounts, Forwarded, Withheld};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// A BPF array created with `BPF_F_MMAPABLE`, as words that are stored one by one while programs read them.
+/// A BPF array created with `BPF_F_MMAPABLE`, as words that are stored one by one while programs read or change them.
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: NonNull<AtomicU64>,
@@ -39,6 +39,17 @@ impl Mapping {
         self.words().get(word)?.store(value, Ordering::Release);
         Some(())
     }
+
+    /// A word as it is now, and before any word loaded after; `None` beyond the end.
+    pub(super) fn load(&self, word: usize) -> Option<u64> {
+        Some(self.words().get(word)?.load(Ordering::Acquire))
+    }
+
+    /// Replaces a word if it is still `old`; says whether it was, which beyond the end it never is.
+    pub(super) fn exchange(&self, word: usize, old: u64, new: u64) -> bool {
+        let order = Ordering::SeqCst;
+        self.words().get(word).is_some_and(|word| word.compare_exchange(old, new, order, order).is_ok())
+    }
 }
 
 impl Drop for Mapping {
@@ -58,3 +69,5 @@ pub(super) struct Row<T>(pub(super) T);
 unsafe impl Pod for Row<Forwarded> {}
 // SAFETY: as for `Forwarded`.
 unsafe impl Pod for Row<Withheld> {}
+// SAFETY: as for `Forwarded`.
+unsafe impl Pod for Row<FlowCounts> {}

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use bytemuck::{Zeroable, cast_slice, cast_slice_mut};
-use lb_common::flow::{self, FlowEvent};
+use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
 use lb_common::hash::{HashKey, scale};
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
@@ -116,6 +116,21 @@ impl Datapath for MemoryDatapath {
         // Nothing runs beside us.
     }
 
+    fn clock(&self) -> u64 {
+        self.now.get()
+    }
+
+    fn flow(&self, place: usize) -> Option<(Entry, Detail)> {
+        let (set, way) = (self.flows.get(place / flow::WAYS)?, place % flow::WAYS);
+        let entry = Entry::from_word(set.entry(way));
+        (entry != Entry::VACANT).then(|| (entry, Detail::from_word(set.detail(way))))
+    }
+
+    fn forget(&mut self, place: usize, entry: Entry) -> bool {
+        let set = self.flows.get(place / flow::WAYS);
+        set.is_some_and(|set| set.exchange(place % flow::WAYS, entry.word(), Entry::VACANT.word()))
+    }
+
     fn relay_log(&mut self) {
         // There is no program.
     }
@@ -126,6 +141,10 @@ impl Datapath for MemoryDatapath {
 
     fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
         self.withheld.borrow().get(row as usize).copied().ok_or_else(|| missing("withheld", row as usize))
+    }
+
+    fn flow_counts(&self) -> Result<FlowCounts, TableError> {
+        Ok(self.flow_counts.get())
     }
 
     fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError> {

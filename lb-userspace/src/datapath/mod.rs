@@ -17,9 +17,10 @@ pub use kernel::{
 };
 pub use memory::MemoryDatapath;
 
+use lb_common::flow::{Detail, Entry, WAYS};
 use lb_common::layout::{
-    BackendEntry, Features, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry,
-    Settings, SlotLine, VIP_SETS, VipSet, Withheld,
+    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
+    ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
 
 /// The compiled balancer program.
@@ -115,6 +116,11 @@ impl Capacity {
             Table::Interfaces => MAX_INTERFACES as u32,
         }
     }
+
+    /// Flows that can be remembered.
+    pub const fn flows(&self) -> usize {
+        self.flow_sets as usize * WAYS
+    }
 }
 
 /// What went wrong while reading or writing a table.
@@ -140,6 +146,16 @@ pub trait Datapath: Send {
     /// Waits until no packet is under way that may have seen a word replaced before this call.
     fn settle(&mut self);
 
+    /// Nanoseconds of the clock that flows are stamped by.
+    fn clock(&self) -> u64;
+
+    /// What is remembered at a place of the flow table, below [`Capacity::flows`], while packets change it; `None` if
+    /// nothing is.
+    fn flow(&self, place: usize) -> Option<(Entry, Detail)>;
+
+    /// Forgets what is remembered at a place if it is still `entry`; says whether it was.
+    fn forget(&mut self, place: usize, entry: Entry) -> bool;
+
     /// Writes into the daemon's log what the program has to say, which is nothing while all is well.
     fn relay_log(&mut self);
 
@@ -148,6 +164,9 @@ pub trait Datapath: Send {
 
     /// What the service in a row did not forward, all CPUs together.
     fn withheld(&self, row: u32) -> Result<Withheld, TableError>;
+
+    /// What the flow table had to say to packets, all CPUs together.
+    fn flow_counts(&self) -> Result<FlowCounts, TableError>;
 
     /// Packets that came in by the interface in a row and met with the reason of a counter, all CPUs together.
     fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError>;

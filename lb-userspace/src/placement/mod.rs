@@ -5,15 +5,16 @@
 
 mod ranges;
 mod render;
+mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::hash::HashKey;
 use lb_common::layout::{Region, SLOTS_PER_LINE, ServiceKey, VIP_WAYS, VipKey};
-use lb_common::maglev::{self, Candidate, TableSize};
+use lb_common::maglev::{Candidate, Disruption, TableSize};
 use lb_common::slot::{BackendId, Slot};
 use lb_common::wire::{Ipv4Address, Ipv6Address, protocol};
 use siphasher::sip::SipHasher24;
@@ -21,8 +22,10 @@ use siphasher::sip::SipHasher24;
 use crate::datapath::Capacity;
 use crate::model::{Backend, Endpoint, Protocol, Service};
 use ranges::{Range, Ranges};
+pub(crate) use slots::Ids;
+use slots::Slots;
 
-pub use render::{deliverable, render};
+pub use render::{deliverable, render, slots};
 
 /// Services by name.
 pub type Services = BTreeMap<String, Service>;
@@ -64,16 +67,26 @@ pub enum PlacementError {
     },
 }
 
+/// What can be expected of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is down or cannot be reached: its flows are lost.
+    Dead,
+    /// It keeps the flows it has and takes no new ones.
+    Draining,
+    /// It takes new flows, according to its weight.
+    Serving,
+}
+
 /// One service's place.
 #[derive(Clone, Debug)]
 pub struct Placed {
     id: Range,
-    slots: Range,
+    range: Range,
     backends: Range,
     ids: BTreeMap<Endpoint, BackendId>,
-    candidates: Vec<Candidate>,
-    table: Arc<[BackendId]>,
-    words: Arc<[Slot]>,
+    slots: Slots,
+    idle_timeout: Duration,
 }
 
 impl Placed {
@@ -84,24 +97,65 @@ impl Placed {
 
     /// Row of each backend.
     pub fn backend_rows(&self) -> impl Iterator<Item = (&Endpoint, u32)> {
-        self.ids.iter().map(|(endpoint, id)| (endpoint, self.backends.start + u32::from(id.number())))
+        self.ids.iter().map(|(endpoint, id)| (endpoint, self.row_of(*id)))
     }
 
     /// Row of one backend.
     pub fn backend_row(&self, endpoint: &Endpoint) -> Option<u32> {
-        self.ids.get(endpoint).map(|id| self.backends.start + u32::from(id.number()))
+        self.ids.get(endpoint).map(|id| self.row_of(*id))
     }
 
-    /// The owner of each slot; empty while no backend takes traffic.
+    fn row_of(&self, id: BackendId) -> u32 {
+        self.backends.start + u32::from(id.number())
+    }
+
+    /// The backend that should own each slot; empty while none takes new flows.
     pub fn table(&self) -> &[BackendId] {
-        &self.table
+        self.slots.table()
     }
 
-    /// Slots that each backend owns.
+    /// Slots that each backend should own.
     pub fn owned_slots(&self) -> BTreeMap<Endpoint, u32> {
         let mut counts = vec![0u32; self.backends.length as usize];
-        self.table.iter().for_each(|id| counts[usize::from(id.number())] += 1);
+        self.table().iter().for_each(|id| counts[usize::from(id.number())] += 1);
         self.ids.iter().map(|(endpoint, id)| (*endpoint, counts[usize::from(id.number())])).collect()
+    }
+
+    /// The slots as they stand in the tables, which may still be on the way to what [`Self::table`] says; empty while no
+    /// backend is alive.
+    pub fn slots(&self) -> &[Slot] {
+        self.slots.words()
+    }
+
+    /// Index of its first slot in the table of all slots.
+    pub fn first_slot(&self) -> u32 {
+        self.range.start
+    }
+
+    /// How many of its slots move.
+    pub fn moving(&self) -> usize {
+        self.slots.moving()
+    }
+
+    /// Whether it keeps the flows it has and takes no new ones.
+    pub fn is_closed(&self) -> bool {
+        self.slots.is_closed()
+    }
+
+    /// After how long without a packet a flow counts as gone.
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
+    /// The ids that its backends have.
+    pub(crate) fn ids(&self) -> Ids {
+        self.ids.values().copied().collect()
+    }
+
+    /// Whether flows can be remembered that have no place in `next`: their slots are others, or their backends gone.
+    fn leaves_flows(&self, next: &Self) -> bool {
+        let gone = |(endpoint, id): (&Endpoint, &BackendId)| next.ids.get(endpoint) != Some(id);
+        self.range != next.range || self.slots().len() != next.slots().len() || self.ids.iter().any(gone)
     }
 }
 
@@ -158,18 +212,23 @@ impl Placement {
         self.services.iter()
     }
 
-    /// The placement of `services`, whose backends take part as `takes_traffic` says.
+    /// The placement of `services`, whose backends take part according to their `standing`.
+    ///
+    /// It names no id that no backend has. Once the tables hold it, it is to be told so by [`Self::publish`]; and if the
+    /// one before [leaves flows](Self::leaves_flows), they are to be forgotten before the next placement, which may give
+    /// their places to others.
     pub fn next(
         &self,
         services: &Services,
-        takes_traffic: impl Fn(&Service, &Backend) -> bool,
+        standing: impl Fn(&Service, &Backend) -> Standing,
     ) -> Result<Self, PlacementError> {
         let mut next = self.clone();
         let mut given_up = GivenUp::default();
         next.remove_missing(services, &mut given_up);
         for (name, service) in services {
             let placed = next.place_service(service, &mut given_up)?;
-            let placed = with_table(placed, service, &takes_traffic);
+            let slots = next_slots(&placed, service, &standing);
+            let placed = Placed { slots, ..placed };
             next.services.insert(name.clone(), placed);
         }
         next.place_vips(services, &mut given_up)?;
@@ -177,11 +236,68 @@ impl Placement {
         Ok(next)
     }
 
+    /// Tells that the tables hold this placement since `now` at the latest, in nanoseconds of the flows' clock.
+    pub fn publish(&mut self, now: u64) {
+        self.services.values_mut().filter(|placed| placed.moving() > 0).for_each(|p| p.slots.publish(now));
+    }
+
+    /// Whether any slot moves.
+    pub fn is_moving(&self) -> bool {
+        self.services.values().any(|placed| placed.moving() > 0)
+    }
+
+    /// Whether flows can be remembered for which `next` has no use.
+    pub fn leaves_flows(&self, next: &Self) -> bool {
+        let leaves = |(name, placed): (&String, &Placed)| {
+            next.service(name).is_none_or(|next| placed.leaves_flows(next))
+        };
+        self.services.iter().filter(|(_, placed)| placed.moving() > 0).any(leaves)
+    }
+
+    /// The same placement as if no flow had ever been: every slot is settled.
+    #[must_use]
+    pub fn settled(&self) -> Self {
+        let settle = |(name, placed): (&String, &Placed)| {
+            (name.clone(), Placed { slots: placed.slots.settled(), ..placed.clone() })
+        };
+        Self { services: self.services.iter().map(settle).collect(), ..self.clone() }
+    }
+
+    /// The placement after a look at all flows at `now`, every packet before which had seen this placement; `None` if it
+    /// stays as it is.
+    ///
+    /// `dissents` says of a slot, by its index in the table of all slots, whether a live flow in it is remembered to
+    /// belong to another backend than its owner. A slot ages after the idle time-out of its service and `margin`.
+    #[must_use]
+    pub fn calmed(&self, dissents: impl Fn(u32) -> bool, margin: Duration, now: u64) -> Option<Self> {
+        let mut calmed = None;
+        for (name, placed) in self.services.iter().filter(|(_, placed)| placed.moving() > 0) {
+            let dissents = |at: usize| dissents(placed.range.start + at as u32);
+            if let Some(slots) = placed.slots.calmed(dissents, placed.idle_timeout + margin, now) {
+                let next: &mut Self = calmed.get_or_insert_with(|| self.clone());
+                next.services.insert(name.clone(), Placed { slots, ..placed.clone() });
+            }
+        }
+        calmed
+    }
+
+    /// What became of the slots since the placement was `old`, over all services.
+    pub fn disruption_since(&self, old: &Self) -> Disruption {
+        let mut sum = Disruption::default();
+        let none = Slots::default();
+        for (name, placed) in &self.services {
+            let before = old.service(name).map_or(&none, |placed| &placed.slots);
+            let Disruption { moved, least } = placed.slots.disruption_since(before);
+            sum = Disruption { moved: sum.moved + moved, least: sum.least + least };
+        }
+        sum
+    }
+
     fn remove_missing(&mut self, services: &Services, given_up: &mut GivenUp) {
         let missing = self.services.extract_if(.., |name, _| !services.contains_key(name));
         for (_, placed) in missing {
             given_up.ids.push(placed.id);
-            given_up.slots.push(placed.slots);
+            given_up.slots.push(placed.range);
             given_up.backends.push(placed.backends);
         }
     }
@@ -198,8 +314,8 @@ impl Placement {
             None => self.free_ids.take(1).ok_or_else(|| full("services", &self.free_ids))?,
         };
         let length = service.table_size.next_multiple_of(SLOTS_PER_LINE);
-        let slots = match &old {
-            Some(old) if old.slots.length == length => old.slots,
+        let range = match &old {
+            Some(old) if old.range.length == length => old.range,
             _ => self.free_slots.take(length).ok_or_else(|| full("slots", &self.free_slots))?,
         };
         let ids = backend_ids(service, old.as_ref())?;
@@ -211,16 +327,15 @@ impl Placement {
             }
         };
         if let Some(old) = &old {
-            if old.slots != slots {
-                given_up.slots.push(old.slots);
+            if old.range != range {
+                given_up.slots.push(old.range);
             }
             if old.backends != backends {
                 given_up.backends.push(old.backends);
             }
         }
-        let (candidates, table, words) =
-            old.map(|old| (old.candidates, old.table, old.words)).unwrap_or_default();
-        Ok(Placed { id, slots, backends, ids, candidates, table, words })
+        let slots = old.map(|old| old.slots).unwrap_or_default();
+        Ok(Placed { id, range, backends, ids, slots, idle_timeout: service.idle_timeout() })
     }
 
     fn place_vips(&mut self, services: &Services, given_up: &mut GivenUp) -> Result<(), PlacementError> {
@@ -304,29 +419,23 @@ fn backend_ids(
     ids.ok_or_else(|| PlacementError::TooManyBackends { service: service.name.clone() })
 }
 
-/// Builds the Maglev table, unless the same backends share it in the same way as before.
-fn with_table(
-    placed: Placed,
+/// A service's slots, as its backends stand now.
+fn next_slots(
+    placed: &Placed,
     service: &Service,
-    takes_traffic: impl Fn(&Service, &Backend) -> bool,
-) -> Placed {
-    let weight = |backend: &Backend| if takes_traffic(service, backend) { backend.weight.0 } else { 0 };
-    let candidates: Vec<Candidate> = service
-        .backends
-        .iter()
-        .filter_map(|backend| {
-            let id = *placed.ids.get(&backend.endpoint)?;
-            Some(Candidate { id, weight: weight(backend), identity: identity(backend.endpoint) })
-        })
-        .collect();
-    let size = TableSize::try_new(service.table_size).unwrap_or(TableSize::DEFAULT);
-    let same_size = placed.table.is_empty() || placed.table.len() == size.slots() as usize;
-    if candidates == placed.candidates && same_size {
-        return placed;
+    standing: impl Fn(&Service, &Backend) -> Standing,
+) -> Slots {
+    let mut candidates = Vec::with_capacity(service.backends.len());
+    let mut alive = Vec::with_capacity(service.backends.len());
+    for backend in &service.backends {
+        let Some(id) = placed.ids.get(&backend.endpoint).copied() else { continue };
+        let standing = standing(service, backend);
+        let weight = if standing == Standing::Serving { backend.weight.0 } else { 0 };
+        candidates.push(Candidate { id, weight, identity: identity(backend.endpoint) });
+        alive.extend((standing != Standing::Dead).then_some(id));
     }
-    let table = maglev::build(&candidates, size);
-    let words = table.iter().map(|id| Slot::settled(*id)).collect();
-    Placed { candidates, table: table.into(), words, ..placed }
+    let size = TableSize::try_new(service.table_size).unwrap_or(TableSize::DEFAULT);
+    placed.slots.next(candidates, alive.into_iter().collect(), size)
 }
 
 /// Two hashes of what a backend is. They never change between versions: balancers of one VIP must agree on them.

@@ -1,14 +1,17 @@
 //! From a placement to the contents of the tables.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use bytemuck::Zeroable;
 use lb_common::deliver::outer_sum;
 use lb_common::layout::{
-    BackendEntry, EXACT_CLOCK, GUE, LIMITED, NAT, OUTER_IPV4, OUTER_IPV6, OuterAddresses, ServiceEntry,
-    USABLE, VipSet,
+    BackendEntry, CLOSED, EXACT_CLOCK, GUE, LIMITED, NAT, OUTER_IPV4, OUTER_IPV6, OuterAddresses,
+    ServiceEntry, USABLE, VipSet,
 };
 use lb_common::limiter::Gcra;
+use lb_common::slot::Slot;
 use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, MacPair};
 
 use super::{Placed, Placement, Services, service_key, vip_key};
@@ -21,7 +24,7 @@ const LONGEST_TICK_NS: u64 = 10_000_000;
 
 /// The tables for `services` placed as `placement` says, with the next hops that are known.
 ///
-/// A backend without a next hop gets an entry that is not usable, so that its packets are counted and not misdelivered.
+/// A backend that is dead gets an entry that is not usable, so that its packets are counted and not misdelivered.
 pub fn render<'h>(
     placement: &Placement,
     services: &Services,
@@ -39,14 +42,20 @@ pub fn render<'h>(
             let index = if key == key.any_port() { vip.region.wildcard(key) } else { vip.region.index(key) };
             image.services.insert(index, service_entry(service, placed));
         }
-        image.slots.insert(placed.slots.start, placed.words.clone());
-        for (endpoint, row) in placed.backend_rows() {
+        for (endpoint, id) in &placed.ids {
             let hop = next_hop(endpoint.address).filter(|hop| deliverable(service.mode, hop).is_ok());
+            let hop = hop.filter(|_| placed.slots.is_alive(*id));
             let entry = hop.map(|hop| backend_entry(service, *endpoint, hop));
-            image.backends.insert(row, entry.unwrap_or_else(BackendEntry::zeroed));
+            image.backends.insert(placed.row_of(*id), entry.unwrap_or_else(BackendEntry::zeroed));
         }
     }
-    image
+    Image { slots: slots(placement), ..image }
+}
+
+/// The slots of all services, by the index of their first.
+pub fn slots(placement: &Placement) -> BTreeMap<u32, Arc<[Slot]>> {
+    let of_service = |placed: &Placed| (placed.range.start, Arc::clone(placed.slots.words()));
+    placement.services.values().map(of_service).collect()
 }
 
 /// Whether packets of this mode arrive by this way, or why not.
@@ -60,14 +69,15 @@ pub fn deliverable(mode: ForwardMode, hop: &NextHop) -> Result<(), String> {
 }
 
 fn service_entry(service: &Service, placed: &Placed) -> ServiceEntry {
-    let (flags, limit) = service.limit.as_ref().map_or((0, Gcra::zeroed()), limit_entry);
+    let (limited, limit) = service.limit.as_ref().map_or((0, Gcra::zeroed()), limit_entry);
+    let closed = if placed.is_closed() { CLOSED } else { 0 };
     ServiceEntry {
         key: service_key(service),
         id: placed.id.start,
-        slot_base: placed.slots.start,
-        slot_count: placed.table.len() as u32,
+        slot_base: placed.range.start,
+        slot_count: placed.slots().len() as u32,
         backend_base: placed.backends.start,
-        flags,
+        flags: limited | closed,
         limit,
         vip: [0; 4],
         vip_port: 0,

@@ -1,5 +1,8 @@
 use super::*;
 use crate::model::{AdminState, ForwardMode, ServiceOptions, Weight};
+use crate::neighbors::NextHop;
+use lb_common::layout::{CLOSED, USABLE};
+use lb_common::slot::Slot;
 use proptest::prelude::*;
 
 fn endpoint(text: &str) -> Endpoint {
@@ -45,8 +48,8 @@ fn empty() -> Placement {
     Placement::new(&capacity())
 }
 
-fn all(_: &Service, _: &Backend) -> bool {
-    true
+fn all(_: &Service, _: &Backend) -> Standing {
+    Standing::Serving
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn growing_out_of_its_rows_moves_a_service_and_keeps_its_slots() {
     let second = first.next(&services([service("web", "192.0.2.1:80", 0..40)]), all).unwrap();
     let (first, second) = (first.service("web").unwrap(), second.service("web").unwrap());
     assert_ne!(first.backends, second.backends);
-    assert_eq!((first.id, first.slots), (second.id, second.slots));
+    assert_eq!((first.id, first.range), (second.id, second.range));
 }
 
 #[test]
@@ -75,12 +78,158 @@ fn tables_follow_who_takes_traffic() {
     let wanted = services([service("web", "192.0.2.1:80", [1, 2])]);
     let both = empty().next(&wanted, all).unwrap();
     assert_eq!(both.service("web").unwrap().owned_slots().values().sum::<u32>(), 251);
-    let one = both.next(&wanted, |_, b| b.endpoint == backend(1).endpoint).unwrap();
+    let first = backend(1).endpoint;
+    let one = both
+        .next(&wanted, |_, b| if b.endpoint == first { Standing::Serving } else { Standing::Dead })
+        .unwrap();
     assert_eq!(one.service("web").unwrap().owned_slots()[&backend(2).endpoint], 0);
-    let none = one.next(&wanted, |_, _| false).unwrap();
+    let none = one.next(&wanted, |_, _| Standing::Dead).unwrap();
     assert!(none.service("web").unwrap().table().is_empty());
     let again = none.next(&wanted, all).unwrap();
     assert_eq!(again.service("web").unwrap().table(), both.service("web").unwrap().table());
+}
+
+/// The backends 1, 2 and 3 of `web`, as they stand.
+fn standings(standings: [Standing; 3]) -> impl Fn(&Service, &Backend) -> Standing {
+    move |_, b| standings[(1..=3).position(|number| backend(number).endpoint == b.endpoint).unwrap()]
+}
+
+fn web() -> Services {
+    services([service("web", "192.0.2.1:80", [1, 2, 3])])
+}
+
+/// The slots of `web`, each as current owner, fallback and whether it moves.
+fn slots_of(placement: &Placement) -> Vec<(u16, u16, bool)> {
+    let parts = |slot: &Slot| (slot.current().number(), slot.fallback().number(), slot.is_moving());
+    placement.service("web").unwrap().slots().iter().map(parts).collect()
+}
+
+/// The entry of `web` when all next hops are known, and which of its three backends are usable.
+fn rendered(placement: &Placement, wanted: &Services) -> (lb_common::layout::ServiceEntry, [bool; 3]) {
+    let hop = NextHop {
+        interface: "eth0".to_owned(),
+        ifindex: 2,
+        gateway: None,
+        source: IpAddr::from([10, 0, 0, 1]),
+        source_mac: [2; 6],
+        mac: [2; 6],
+        mtu: 1500,
+    };
+    let image = render(placement, wanted, |_| Some(&hop));
+    let base = image.services.values().next().unwrap().backend_base;
+    let usable = [0, 1, 2].map(|id| image.backends[&(base + id)].flags & USABLE != 0);
+    (*image.services.values().next().unwrap(), usable)
+}
+
+#[test]
+fn slots_move_only_where_the_table_changes_and_keep_their_flows() {
+    use Standing::{Dead, Draining, Serving};
+    let first = empty().next(&web(), standings([Serving, Serving, Dead])).unwrap();
+    assert!(!first.is_moving(), "there is no flow to keep");
+    let second = first.next(&web(), standings([Serving; 3])).unwrap();
+    let (before, after) = (slots_of(&first), slots_of(&second));
+    for ((was, ..), (is, fallback, moves)) in before.iter().zip(&after) {
+        assert_eq!((*fallback, *moves), (*was, was != is));
+    }
+    let moved = after.iter().filter(|slot| slot.2).count();
+    assert_eq!(
+        (moved, moved),
+        (second.disruption_since(&first).moved, second.service("web").unwrap().moving())
+    );
+    let third = second.next(&web(), standings([Draining, Serving, Serving])).unwrap();
+    assert!(slots_of(&third).iter().all(|slot| slot.0 != 0), "a draining backend owns nothing");
+    let oldest_stay =
+        slots_of(&third).iter().zip(&before).all(|((.., fallback, _), (was, ..))| fallback == was);
+    assert!(oldest_stay, "flows from before the first move");
+    let fourth = third.next(&web(), standings([Dead, Serving, Serving])).unwrap();
+    let named = |id| slots_of(&fourth).iter().any(|slot| slot.0 == id || slot.1 == id);
+    assert!(!named(0), "nothing names the dead");
+}
+
+#[test]
+fn nobody_for_new_flows_leaves_the_slots_as_they_are() {
+    use Standing::{Dead, Draining, Serving};
+    let open = empty().next(&web(), standings([Serving, Serving, Dead])).unwrap();
+    assert_eq!(
+        (rendered(&open, &web()).0.flags & CLOSED, rendered(&open, &web()).1),
+        (0, [true, true, false])
+    );
+    let closed = open.next(&web(), standings([Draining, Draining, Dead])).unwrap();
+    let (entry, usable) = rendered(&closed, &web());
+    assert_eq!((slots_of(&closed), entry.slot_count, entry.flags & CLOSED), (slots_of(&open), 251, CLOSED));
+    assert_eq!(usable, [true, true, false], "who drains is usable, who is dead is not");
+    assert!(closed.service("web").unwrap().table().is_empty());
+    assert_eq!(closed.disruption_since(&open), Disruption::default());
+    let one = closed.next(&web(), standings([Draining, Dead, Dead])).unwrap();
+    assert!(slots_of(&one).iter().all(|slot| slot.0 == 0 && slot.1 == 0));
+    let again = one.next(&web(), standings([Draining, Dead, Serving])).unwrap();
+    assert!(slots_of(&again).iter().all(|slot| *slot == (2, 0, true)));
+    let nobody = again.next(&web(), standings([Dead; 3])).unwrap();
+    let (entry, _) = rendered(&nobody, &web());
+    assert_eq!((slots_of(&nobody).len(), entry.slot_count, entry.flags & CLOSED), (0, 0, 0));
+}
+
+#[test]
+fn another_table_size_is_another_table() {
+    let first = empty().next(&web(), all).unwrap();
+    for size in [241, 509] {
+        let mut wanted = web();
+        wanted.get_mut("web").unwrap().table_size = size;
+        let second = first.next(&wanted, all).unwrap();
+        assert_eq!((slots_of(&second).len(), second.is_moving()), (size as usize, false));
+    }
+}
+
+#[test]
+fn slots_age_settle_and_wait_for_dissenters() {
+    use Standing::{Dead, Serving};
+    let first = empty().next(&web(), standings([Serving, Serving, Dead])).unwrap();
+    let mut moved = first.next(&web(), standings([Serving; 3])).unwrap();
+    let (second, minute) = (Duration::from_secs(1), 60_000_000_000);
+    let agree = |_| false;
+    assert!(moved.calmed(agree, second, u64::MAX - 1).is_none(), "the tables do not hold it yet");
+    moved.publish(minute);
+    let deadline = minute * 16 + 1_000_000_000;
+    assert!(moved.calmed(agree, second, deadline - 1).is_none());
+    let aged = moved.calmed(agree, second, deadline).unwrap();
+    let (moving, aging) = (moved.service("web").unwrap().moving(), aged.service("web").unwrap().moving());
+    assert_eq!(moving, aging);
+    assert!(slots_of(&aged).iter().all(|(current, fallback, _)| current == fallback));
+    let stubborn = slots_of(&aged).iter().position(|slot| slot.2).unwrap() as u32;
+    let settled = aged.calmed(|slot| slot == stubborn, second, deadline).unwrap();
+    assert_eq!(settled.service("web").unwrap().moving(), 1);
+    assert!(settled.calmed(|slot| slot == stubborn, second, deadline).is_none());
+    assert!(!settled.calmed(agree, second, deadline).unwrap().is_moving());
+    assert!(!moved.settled().is_moving());
+}
+
+#[test]
+fn a_slot_that_moves_on_has_moved_since_its_first_move() {
+    use Standing::{Dead, Draining, Serving};
+    let first = empty().next(&web(), standings([Serving, Dead, Dead])).unwrap();
+    let mut second = first.next(&web(), standings([Draining, Serving, Dead])).unwrap();
+    second.publish(1);
+    let mut third = second.next(&web(), standings([Draining, Draining, Serving])).unwrap();
+    third.publish(800_000_000_000);
+    let aged = third.calmed(|_| true, Duration::ZERO, 900_000_000_001).unwrap();
+    assert!(slots_of(&aged).iter().all(|slot| *slot == (2, 2, true)));
+}
+
+#[test]
+fn what_leaves_flows_behind() {
+    use Standing::{Dead, Serving};
+    let first = empty().next(&web(), standings([Serving, Serving, Dead])).unwrap();
+    let without = services([service("web", "192.0.2.1:80", [1, 2])]);
+    assert!(!first.leaves_flows(&first.next(&without, all).unwrap()), "no slot moves, nothing is remembered");
+    let moving = first.next(&web(), all).unwrap();
+    let next = |wanted: &Services| moving.leaves_flows(&moving.next(wanted, all).unwrap());
+    assert!(!next(&web()));
+    assert!(!next(&services([service("web", "192.0.2.1:80", [1, 2, 3, 4])])));
+    assert!(next(&without));
+    assert!(next(&services([])));
+    assert!(next(&services([Service { table_size: 241, ..service("web", "192.0.2.1:80", [1, 2, 3]) }])));
+    let nobody = moving.next(&web(), standings([Dead; 3])).unwrap();
+    assert!(moving.leaves_flows(&nobody));
 }
 
 #[test]
@@ -121,7 +270,36 @@ fn entry_for<'a>(
     })
 }
 
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![Just(Standing::Dead), Just(Standing::Draining), Just(Standing::Serving)]
+}
+
 proptest! {
+    /// Through any history of standings and weights, slots are owned as the table says, and name nobody who is dead.
+    #[test]
+    fn slots_name_the_living(
+        history in prop::collection::vec(prop::collection::vec((standing(), 0u16..3), 5..=5), 1..8)
+    ) {
+        let mut placement = empty();
+        for present in history {
+            let mut wanted = services([service("web", "192.0.2.1:80", 0..5)]);
+            let backends = &mut wanted.get_mut("web").unwrap().backends;
+            backends.iter_mut().zip(&present).for_each(|(b, (_, weight))| b.weight = Weight(*weight));
+            let of = |b: &Backend| present[(0..5).position(|n| backend(n).endpoint == b.endpoint).unwrap()].0;
+            placement = placement.next(&wanted, |_, b| of(b)).unwrap();
+            let placed = placement.service("web").unwrap();
+            let owners: Vec<_> = placed.slots().iter().map(|slot| slot.current()).collect();
+            prop_assert!(placed.table().is_empty() || placed.table() == owners);
+            for slot in placed.slots() {
+                for id in [slot.current(), slot.fallback()] {
+                    prop_assert_ne!(present[usize::from(id.number())].0, Standing::Dead);
+                }
+            }
+            let serves = |(standing, weight): &(Standing, u16)| *standing == Standing::Serving && *weight > 0;
+            prop_assert_eq!(placed.table().is_empty(), !present.iter().any(serves));
+        }
+    }
+
     /// Through any history of VIPs and ports, every service is found, and no two stand on each other's toes.
     #[test]
     fn every_service_is_found(history in prop::collection::vec(prop::collection::btree_set((0u8..3, 0u16..6), 0..8), 1..6)) {

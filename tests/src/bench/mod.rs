@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 use lb_common::hash::HashKey;
 use lb_userspace::datapath::{Capacity, Datapath, Image, KernelDatapath, check_host};
 use lb_userspace::neighbors::NextHop;
-use lb_userspace::placement::{Placement, Services, hash_key, render};
+use lb_userspace::placement::{Placement, Services, Standing, hash_key, render};
 use serde::Serialize;
 
 use crate::interrupt::Interrupted;
@@ -124,7 +124,7 @@ fn key() -> HashKey {
 
 /// What the tables hold for services whose backends are reached by these hops.
 fn image(datapath: &KernelDatapath, services: &Services, hops: &BTreeMap<IpAddr, NextHop>) -> Result<Image> {
-    let placement = Placement::new(&datapath.capacity()).next(services, |_, _| true)?;
+    let placement = Placement::new(&datapath.capacity()).next(services, |_, _| Standing::Serving)?;
     Ok(render(&placement, services, |address| hops.get(&address)))
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{Affinity, ForwardMode, Protocol, Weight};
-use crate::view::OptionsView;
+use crate::view::{OptionsView, SlotsView};
 
 fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
     ServiceView {
@@ -11,6 +11,7 @@ fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
         limit: None,
         options: OptionsView::default(),
         table_size: 65_537,
+        slots: SlotsView { settled: 65_530, moving: 7 },
         backends_serving: serving,
         backends_total: 3,
         packets,
@@ -62,12 +63,14 @@ fn status_shows_what_is_well_and_what_is_not() {
             interface("eth1", &[("limited", 100)]),
         ],
         services: vec![service("web", 3, 3_810_000), service("api", 2, 0)],
+        flows: FlowsView { remembered: 1_204, capacity: 1_048_576, ..FlowsView::default() },
         warnings: vec!["service api: 1 of 3 backends down".to_owned()],
     };
     let expected = "\
 lb 0.1.0  up 3d4h  generation 42  1 warning
 XDP       eth0 native  eth1 native
 SERVICES  1 well  1 degraded     BACKENDS 5 of 6 serving
+SLOTS     131 060 settled  14 moving     FLOWS 1 204 / 1 048 576 remembered  0 evicted
 PACKETS   3.81M for services  38.1k limited  381k new flows
 PASSES    none
 DROPS     limited 1k  truncated 3

@@ -10,6 +10,11 @@ use crate::datapath::{Capacity, MemoryDatapath};
 use crate::health::CheckOutcome;
 use crate::model::{ForwardMode, Protocol, ServiceOptions, Weight};
 
+mod histories;
+mod racing;
+mod simulation;
+mod world;
+
 fn endpoint(last: u8) -> Endpoint {
     format!("10.0.1.{last}:80").parse().unwrap()
 }

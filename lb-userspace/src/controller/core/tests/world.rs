@@ -1,0 +1,291 @@
+//! Two services, their clients and time: the real controller, tables and pipeline, and a model that knows where every flow
+//! belongs.
+
+use std::collections::BTreeSet;
+
+use lb_common::hash::scale;
+
+use super::racing::{Flow, INTERFACE, Racing, SECOND, SERVICES};
+use super::*;
+use crate::placement::hash_key;
+
+/// Backends are 10.0.1.1 and on.
+pub(super) const BACKENDS: u8 = 40;
+/// After so many seconds without a packet a flow counts as gone.
+pub(super) const IDLE: u64 = 20;
+
+/// What is true of one backend of one service.
+#[derive(Clone, Copy, Debug, Default)]
+struct Member {
+    present: bool,
+    drains: bool,
+    failed: bool,
+}
+
+/// The controller, its tables, the clients, and what is true of the backends.
+pub(super) struct World {
+    pub(super) core: Core<Racing>,
+    members: [[Member; BACKENDS as usize]; SERVICES.len()],
+    lost: BTreeSet<u8>,
+    since_sweep: u64,
+}
+
+impl World {
+    /// Both services with two backends, `flow_sets` sets of flows, and something happening at one of `odds` steps.
+    pub(super) fn new(table_size: u32, flow_sets: u32, odds: usize, seed: u64) -> Self {
+        let capacity = Capacity {
+            services: 4,
+            service_entries: 64,
+            slots: 4 * table_size.next_multiple_of(16),
+            backends: 256,
+            bucket_sets: 1,
+            flow_sets,
+            fragment_sets: 1,
+        };
+        let inner = MemoryDatapath::new(hash_key(*b"sixteen letters!"), capacity, &[INTERFACE]);
+        inner.set_now(1_000 * SECOND);
+        let mut core = Core::new(Racing::new(inner, odds, seed));
+        let mut members = [[Member::default(); BACKENDS as usize]; SERVICES.len()];
+        let service = |number: usize| {
+            let (name, protocol, port) = SERVICES[number];
+            let options =
+                ServiceOptions { idle_timeout: Some(Duration::from_secs(IDLE)), ..ServiceOptions::default() };
+            let backends = [1, 2].map(|last| member_backend(number, last, 100)).to_vec();
+            let service = web([]).remove("web").unwrap();
+            let vip = format!("192.0.2.10:{port}").parse().unwrap();
+            Service { name: name.to_owned(), vip, protocol, table_size, options, backends, ..service }
+        };
+        let services = (0..SERVICES.len()).map(service).map(|service| (service.name.clone(), service));
+        core.set_services(services.collect()).unwrap();
+        for of_service in &mut members {
+            of_service[..2].fill(Member { present: true, ..Member::default() });
+        }
+        let mut world = Self { core, members, lost: BTreeSet::new(), since_sweep: 0 };
+        world.look_around();
+        world
+    }
+
+    pub(super) fn tables(&mut self) -> &mut Racing {
+        self.core.datapath()
+    }
+
+    fn member(&mut self, service: usize, last: u8) -> &mut Member {
+        &mut self.members[service][usize::from(last - 1)]
+    }
+
+    /// Who is alive by what is true now: those dying are taken from the clients' view, with their flows.
+    fn bury(&mut self) -> BTreeSet<(usize, u8)> {
+        let all = (0..SERVICES.len()).flat_map(|service| (1..=BACKENDS).map(move |last| (service, last)));
+        let alive: BTreeSet<_> = all.filter(|(service, last)| self.is_alive(*service, *last)).collect();
+        let traffic = self.core.datapath().traffic.get_mut();
+        traffic.alive.retain(|one| alive.contains(one));
+        for flow in &mut traffic.flows {
+            *flow = flow.filter(|flow| flow.backend.is_none_or(|last| alive.contains(&(flow.service, last))));
+        }
+        alive
+    }
+
+    /// Does something that may kill backends or bring them to life.
+    fn with_deaths<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+        let alive = self.bury();
+        let done = act(self);
+        self.tables().traffic.get_mut().alive = alive;
+        done
+    }
+
+    fn change(&mut self, change: Change) {
+        self.with_deaths(|world| world.core.change(change)).unwrap();
+    }
+
+    /// Adds a backend, or puts it back to work.
+    pub(super) fn add(&mut self, service: usize, last: u8) {
+        let Member { present, drains, .. } = *self.member(service, last);
+        if !present || drains {
+            let failed = present && self.member(service, last).failed;
+            *self.member(service, last) = Member { present: true, drains: false, failed };
+            let name = SERVICES[service].0.to_owned();
+            self.change(Change::AddBackend { service: name, backend: member_backend(service, last, 100) });
+        }
+    }
+
+    pub(super) fn remove(&mut self, service: usize, last: u8) {
+        if std::mem::take(self.member(service, last)).present {
+            let endpoint = member_backend(service, last, 0).endpoint;
+            self.change(Change::RemoveBackend { service: SERVICES[service].0.to_owned(), endpoint });
+        }
+    }
+
+    pub(super) fn drain(&mut self, service: usize, last: u8) {
+        if self.member(service, last).present {
+            self.member(service, last).drains = true;
+            let endpoint = member_backend(service, last, 0).endpoint;
+            self.change(Change::DrainBackend { service: SERVICES[service].0.to_owned(), endpoint });
+        }
+    }
+
+    pub(super) fn weigh(&mut self, service: usize, last: u8, weight: u16) {
+        if self.member(service, last).present {
+            let Backend { endpoint, weight, .. } = member_backend(service, last, weight);
+            self.change(Change::SetWeight { service: SERVICES[service].0.to_owned(), endpoint, weight });
+        }
+    }
+
+    /// A backend's health checks fail, or pass again.
+    pub(super) fn check(&mut self, service: usize, last: u8, passes: bool) {
+        if self.member(service, last).present {
+            self.member(service, last).failed = !passes;
+            let endpoint = member_backend(service, last, 0).endpoint;
+            let target = CheckTarget { service: SERVICES[service].0.to_owned(), endpoint };
+            let report = || CheckReport { target: target.clone(), ..checked(last, passes) };
+            let reports = (0..3).map(|_| report()).collect();
+            self.with_deaths(|world| world.core.record(reports)).unwrap();
+        }
+    }
+
+    /// The next hop of a backend is lost, or found again.
+    pub(super) fn reach(&mut self, last: u8, found: bool) {
+        if found {
+            self.lost.remove(&last);
+        } else {
+            self.lost.insert(last);
+        }
+        self.look_around();
+    }
+
+    fn look_around(&mut self) {
+        let reachable = (1..=BACKENDS).filter(|last| !self.lost.contains(last));
+        let hops = reachable.map(|last| (endpoint(last).address, Ok(hop(last)))).collect();
+        self.with_deaths(|world| world.core.set_next_hops(hops)).unwrap();
+    }
+
+    /// A new flow sends its first packet.
+    pub(super) fn open(&mut self, service: usize) -> usize {
+        let flow = self.tables().new_flow(service);
+        self.tables().send(flow);
+        flow
+    }
+
+    /// A live flow sends a packet.
+    pub(super) fn talk(&mut self, number: usize) {
+        self.tables().send(number);
+    }
+
+    /// A live flow sends a packet that reads its slot and is held up until the daemon waits for it.
+    pub(super) fn hold_up(&mut self, number: usize) {
+        self.tables().begin(number);
+    }
+
+    /// A new flow, whose first packet is held up likewise.
+    pub(super) fn open_slowly(&mut self, service: usize) -> usize {
+        let flow = self.tables().new_flow(service);
+        self.hold_up(flow);
+        flow
+    }
+
+    /// A flow ends without a word.
+    pub(super) fn end(&mut self, number: usize) {
+        let traffic = self.tables().traffic.get_mut();
+        if let Some(flow) = traffic.flows.get_mut(number) {
+            *flow = flow.filter(|flow| flow.busy);
+        }
+    }
+
+    /// Flows there have been; those that are over are among them.
+    pub(super) fn flows(&mut self) -> usize {
+        self.tables().traffic.get_mut().flows.len()
+    }
+
+    /// A flow, if it is live.
+    pub(super) fn flow(&mut self, number: usize) -> Option<Flow> {
+        self.tables().traffic.get_mut().flows[number]
+    }
+
+    /// Flows that were sent to another backend while theirs was alive.
+    pub(super) fn broken(&mut self) -> usize {
+        self.tables().traffic.get_mut().wrong.len()
+    }
+
+    /// A second passes. No packet takes that long; whoever would become idle says something; the janitor comes by.
+    pub(super) fn wait_a_second(&mut self) {
+        let now = self.tables().clock() + SECOND;
+        self.tables().finish_all();
+        self.tables().inner.set_now(now);
+        for number in 0..self.flows() {
+            if self.flow(number).is_some_and(|flow| now - flow.last >= (IDLE - 1) * SECOND) {
+                self.talk(number);
+            }
+        }
+        self.since_sweep += 1;
+        if self.since_sweep >= 2 && self.core.has_moving_slots() {
+            self.since_sweep = 0;
+            self.core.sweep().unwrap();
+        }
+    }
+
+    /// What is wrong: flows that moved, slots or remembered flows that name what is not there.
+    pub(super) fn mistakes(&mut self) -> Vec<String> {
+        let mut mistakes = self.tables().traffic.get_mut().wrong.clone();
+        let Core { placement, datapath, .. } = &self.core;
+        let mut lots = Vec::new();
+        for (name, placed) in placement.services() {
+            let ids = placed.ids();
+            for (slot, index) in placed.slots().iter().zip(placed.first_slot()..) {
+                if datapath.inner.slot(index) != Some(*slot) {
+                    mistakes.push(format!("{name}: slot {index} is not in the table"));
+                }
+                if !ids.contains(slot.current()) || !ids.contains(slot.fallback()) {
+                    mistakes.push(format!("{name}: slot {index} names a backend that is gone: {slot:?}"));
+                }
+                lots.push((index, *slot, ids.clone()));
+            }
+        }
+        for (entry, detail) in (0..datapath.capacity().flows()).filter_map(|place| datapath.inner.flow(place))
+        {
+            match lots.iter().find(|(index, ..)| *index == detail.index()) {
+                Some((_, slot, ids)) if slot.is_moving() && ids.contains(entry.backend()) => {}
+                _ => mistakes.push(format!("{entry:?} of slot {} is left over", detail.index())),
+            }
+        }
+        mistakes
+    }
+
+    /// The backend to which the service's Maglev table sends a flow, live or not.
+    pub(super) fn maglev(&self, number: usize, service: usize) -> u8 {
+        let flow = Flow::new(number, service, 0);
+        let Core { placement, datapath, .. } = &self.core;
+        let table = placement.service(SERVICES[service].0).unwrap().table();
+        let owner = table[scale(datapath.hash(&flow), table.len() as u32) as usize];
+        datapath.backend(&datapath.service(&flow).unwrap(), owner).unwrap()
+    }
+
+    /// Whether a backend is alive.
+    pub(super) fn is_alive(&self, service: usize, last: u8) -> bool {
+        let member = self.members[service][usize::from(last - 1)];
+        member.present && !member.failed && !self.lost.contains(&last)
+    }
+
+    /// Whether a backend takes new flows.
+    pub(super) fn serves(&self, service: usize, last: u8) -> bool {
+        self.is_alive(service, last) && !self.members[service][usize::from(last - 1)].drains
+    }
+
+    /// Flows that are remembered, as the status tells it.
+    pub(super) fn remembered(&self) -> u64 {
+        self.core.status(&[]).unwrap().flows.remembered
+    }
+
+    /// A number below `limit` that looks random.
+    pub(super) fn random(&mut self, limit: usize) -> usize {
+        self.tables().traffic.get_mut().random(limit)
+    }
+
+    /// Flows that had to make room for others.
+    pub(super) fn evicted(&mut self) -> u64 {
+        self.tables().flow_counts().unwrap().evicted
+    }
+}
+
+fn member_backend(service: usize, last: u8, weight: u16) -> Backend {
+    let endpoint = format!("10.0.1.{last}:{}", SERVICES[service].2).parse().unwrap();
+    Backend { endpoint, weight: Weight(weight), admin: AdminState::Ready }
+}

@@ -1,0 +1,185 @@
+//! The slots of one service: the Maglev table they follow, and the flows they keep on the way there.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::maglev::{self, Candidate, Disruption, TableSize, disruption};
+use lb_common::slot::{BackendId, Slot};
+
+/// A moving slot that may not have reached the tables yet.
+const UNPUBLISHED: u64 = u64::MAX;
+
+/// A set of backend ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ids(Vec<bool>);
+
+impl Ids {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it has this id.
+    pub(crate) fn contains(&self, id: BackendId) -> bool {
+        self.0.get(usize::from(id.number())).copied().unwrap_or(false)
+    }
+}
+
+impl FromIterator<BackendId> for Ids {
+    fn from_iter<I: IntoIterator<Item = BackendId>>(ids: I) -> Self {
+        let mut set = Vec::new();
+        for id in ids {
+            let at = usize::from(id.number());
+            set.resize(set.len().max(at + 1), false);
+            set[at] = true;
+        }
+        Self(set)
+    }
+}
+
+/// The slots of one service.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slots {
+    candidates: Vec<Candidate>,
+    alive: Ids,
+    /// Who should own each slot: the Maglev table. Empty while no backend takes new flows.
+    table: Arc<[BackendId]>,
+    /// What stands in the tables. Empty while no backend is alive.
+    words: Arc<[Slot]>,
+    /// When each moving slot started to move, in nanoseconds of the flows' clock; empty if none moves.
+    since: Arc<[u64]>,
+    moving: usize,
+}
+
+impl Slots {
+    /// The slots when `candidates` share them and the backends in `alive` can be reached.
+    ///
+    /// * They follow the table by [`Slot::advance`], so that flows stay where they are.
+    /// * If nobody takes new flows, they stay with those who are alive.
+    /// * If nobody is alive, or the size is another, there is nothing that can be kept: they are settled from scratch, and
+    ///   a new size moves flows.
+    pub(super) fn next(&self, candidates: Vec<Candidate>, alive: Ids, size: TableSize) -> Self {
+        let kept = self.words.len() == size.slots() as usize;
+        let same_size = kept || self.words.is_empty();
+        let same_table = same_size && candidates == self.candidates;
+        if same_table && alive == self.alive {
+            return self.clone();
+        }
+        let table =
+            if same_table { Arc::clone(&self.table) } else { maglev::build(&candidates, size).into() };
+        let next = Self { candidates, alive, table, ..Self::default() };
+        if kept && !next.alive.is_empty() {
+            next.advanced_from(self, size)
+        } else {
+            let words = next.table.iter().map(|owner| Slot::settled(*owner)).collect();
+            Self { words, ..next }
+        }
+    }
+
+    fn advanced_from(self, old: &Self, size: TableSize) -> Self {
+        let owners = self.owners_after(old, size);
+        let mut since: Vec<u64> = Vec::with_capacity(old.words.len());
+        let advance = |(at, (slot, owner)): (usize, (&Slot, &BackendId))| {
+            let first = if slot.is_moving() { old.since[at] } else { UNPUBLISHED };
+            since.push(first);
+            slot.advance(*owner, |id| self.alive.contains(id))
+        };
+        let words = old.words.iter().zip(&*owners).enumerate().map(advance).collect();
+        self.with_words(words, since)
+    }
+
+    /// Who is to own each slot: whom the table names, else, if nobody takes new flows, whoever can keep the old ones.
+    fn owners_after(&self, old: &Self, size: TableSize) -> Cow<'_, [BackendId]> {
+        if !self.table.is_empty() {
+            return Cow::Borrowed(&self.table);
+        }
+        let living = self.candidates.iter().filter(|candidate| self.alive.contains(candidate.id));
+        let living: Vec<Candidate> = living.map(|candidate| Candidate { weight: 1, ..*candidate }).collect();
+        let keep = |(slot, heir): (&Slot, BackendId)| {
+            if self.alive.contains(slot.current()) { slot.current() } else { heir }
+        };
+        old.words.iter().zip(maglev::build(&living, size)).map(keep).collect()
+    }
+
+    fn with_words(self, words: Vec<Slot>, since: Vec<u64>) -> Self {
+        let moving = words.iter().filter(|slot| slot.is_moving()).count();
+        let since = if moving == 0 { Arc::default() } else { since.into() };
+        Self { words: words.into(), since, moving, ..self }
+    }
+
+    /// The same slots, now that the tables hold them: what started to move did so at `now` at the latest.
+    pub(super) fn publish(&mut self, now: u64) {
+        if self.since.contains(&UNPUBLISHED) {
+            let known = |since: &u64| if *since == UNPUBLISHED { now } else { *since };
+            self.since = self.since.iter().map(known).collect();
+        }
+    }
+
+    /// The slots after a look at the flow table at `now`; `None` if they stay as they are.
+    ///
+    /// A slot that moves for longer than `patience` ages. One whose unknown flows go to its owner already settles, unless
+    /// it dissents: a live flow in it is remembered to belong to another backend.
+    pub(super) fn calmed(
+        &self,
+        dissents: impl Fn(usize) -> bool,
+        patience: Duration,
+        now: u64,
+    ) -> Option<Self> {
+        let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        let calm = |(at, slot): (usize, &Slot)| {
+            if !slot.is_moving() {
+                *slot
+            } else if slot.fallback() != slot.current() {
+                let old = now.saturating_sub(self.since[at]) >= patience;
+                if old { slot.aged() } else { *slot }
+            } else if dissents(at) {
+                *slot
+            } else {
+                slot.settle()
+            }
+        };
+        let words: Vec<Slot> = self.words.iter().enumerate().map(calm).collect();
+        (words[..] != self.words[..]).then(|| self.clone().with_words(words, self.since.to_vec()))
+    }
+
+    /// The same slots as if no flow had ever been.
+    #[must_use]
+    pub(super) fn settled(&self) -> Self {
+        let words = self.words.iter().map(|slot| slot.settle()).collect();
+        self.clone().with_words(words, Vec::new())
+    }
+
+    /// What stands in the tables.
+    pub(super) fn words(&self) -> &Arc<[Slot]> {
+        &self.words
+    }
+
+    /// Who should own each slot.
+    pub(super) fn table(&self) -> &[BackendId] {
+        &self.table
+    }
+
+    /// How many slots move.
+    pub(super) fn moving(&self) -> usize {
+        self.moving
+    }
+
+    /// Whether it can be reached and is not known to be dead.
+    pub(super) fn is_alive(&self, id: BackendId) -> bool {
+        self.alive.contains(id)
+    }
+
+    /// Whether the slots are there for the flows they have, and for no new ones.
+    pub(super) fn is_closed(&self) -> bool {
+        self.table.is_empty() && !self.words.is_empty()
+    }
+
+    /// What became of the slots since they were `old`.
+    pub(super) fn disruption_since(&self, old: &Self) -> Disruption {
+        if Arc::ptr_eq(&self.words, &old.words) {
+            return Disruption::default();
+        }
+        let owners = |slots: &Self| slots.words.iter().map(|slot| slot.current()).collect::<Vec<_>>();
+        disruption(&owners(old), &owners(self))
+    }
+}
