@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use lb_common::layout::InterfaceEntry;
 use lb_common::maglev::Disruption;
 use lb_common::verdict::{DropReason, PassReason};
+use lb_common::wire::Mac;
 
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
@@ -54,6 +56,7 @@ pub(super) struct Core<D> {
     ledger: Ledger,
     pressure: Pressure,
     generation: u64,
+    interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
     behind: bool,
     started: Instant,
@@ -73,6 +76,7 @@ impl<D: Datapath> Core<D> {
             ledger: Ledger::default(),
             pressure: Pressure::default(),
             generation: 0,
+            interfaces: BTreeMap::new(),
             behind: false,
             started: Instant::now(),
         }
@@ -98,6 +102,16 @@ impl<D: Datapath> Core<D> {
         }
         self.next_hops = next_hops;
         self.catch_up()
+    }
+
+    /// Takes in the MAC addresses of the host's interfaces; the tables follow with the next hops.
+    pub(super) fn set_own_macs(&mut self, macs: &BTreeMap<u32, crate::neighbors::Mac>) {
+        let entry =
+            |ifindex: &u32| macs.get(ifindex).map(|mac| InterfaceEntry { mac: Mac::new(*mac), known: 1 });
+        let rows = self.datapath.interfaces().iter().zip(1..);
+        let interfaces = rows.filter_map(|(ifindex, row)| Some((row, entry(ifindex)?))).collect();
+        self.behind |= self.interfaces != interfaces;
+        self.interfaces = interfaces;
     }
 
     /// Takes in finished checks.
@@ -157,7 +171,9 @@ impl<D: Datapath> Core<D> {
     fn reconcile(&mut self) -> Result<Disruption, ReconcileError> {
         let mut placement =
             self.placement.next(&self.services, |service, backend| self.standing(service, backend))?;
-        let image = render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
+        let mut image =
+            render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
+        image.interfaces.clone_from(&self.interfaces);
         let ledger = self.ledger.next(&placement, &self.datapath)?;
         if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
             // Slots may have moved for a moment and flows been remembered that nobody will ask for.

@@ -68,7 +68,10 @@ fn words(table: Table, first: usize, old: &[u64], new: &[u64], stores: &mut Vec<
     stores.extend(differing.map(|(at, (_, new))| Store { table, word: first + at, value: *new }));
 }
 
-/// The first word of a backend says whether it is usable. It is stored last if it is to be used and first if not, because
+/// Where a backend's flags are, among its words.
+const FLAGS_WORD: usize = std::mem::offset_of!(BackendEntry, flags) / size_of::<u64>();
+
+/// One word of a backend says whether it is usable. It is stored last if it is to be used and first if not, because
 /// remembered flows may lead to it at any time.
 fn backends(old: &BTreeMap<u32, BackendEntry>, new: &BTreeMap<u32, BackendEntry>, changes: &mut Changes) {
     let usable = |store: &Store| {
@@ -78,9 +81,8 @@ fn backends(old: &BTreeMap<u32, BackendEntry>, new: &BTreeMap<u32, BackendEntry>
     let from = changes.publish.len();
     entries(old, new, Table::Backends, changes);
     for stores in changes.publish[from..].chunk_by_mut(same_backend) {
-        if stores.first().is_some_and(usable) {
-            stores.reverse();
-        }
+        let usable = stores.first().is_some_and(usable);
+        stores.sort_by_key(|store| (store.word % Table::Backends.entry_words() == FLAGS_WORD) == usable);
     }
 }
 

@@ -135,6 +135,7 @@ pub struct KernelDatapath {
     ebpf: Ebpf,
     log: ProgramLog,
     capacity: Capacity,
+    indices: Vec<u32>,
     backends: Mapping,
     slots: Mapping,
     services: Mapping,
@@ -202,6 +203,7 @@ impl KernelDatapath {
             |name, table: Table| mapping(&ebpf, name, capacity.entries(table) as usize * table.entry_words());
         let (vips, services) = (map("VIPS", Table::Vips)?, map("SERVICES", Table::Services)?);
         let (slots, backends) = (map("SLOTS", Table::Slots)?, map("BACKENDS", Table::Backends)?);
+        let indices = interfaces.to_vec();
         let (features, interfaces) =
             (map("FEATURES", Table::Features)?, map("INTERFACES", Table::Interfaces)?);
         let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
@@ -213,6 +215,7 @@ impl KernelDatapath {
             ebpf,
             log,
             capacity,
+            indices,
             backends,
             slots,
             services,
@@ -345,6 +348,10 @@ where
 impl Datapath for KernelDatapath {
     fn capacity(&self) -> Capacity {
         self.capacity
+    }
+
+    fn interfaces(&self) -> &[u32] {
+        &self.indices
     }
 
     fn store(&mut self, store: Store) -> Result<(), TableError> {

@@ -140,6 +140,11 @@ pub trait Datapath: Send {
     /// How much the tables hold.
     fn capacity(&self) -> Capacity;
 
+    /// Indices of the interfaces that have rows of their own, the first of which is row 1.
+    fn interfaces(&self) -> &[u32] {
+        &[]
+    }
+
     /// Stores one word; packets see either the old one or the new one.
     fn store(&mut self, store: Store) -> Result<(), TableError>;
 
