@@ -8,6 +8,7 @@ mod changes;
 mod delivery;
 mod demo;
 mod failures;
+mod flows;
 mod lifecycle;
 mod limits;
 mod plumbing;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         plumbing::cases(),
         delivery::cases(),
         failures::cases(),
+        flows::cases(),
         changes::cases(),
         limits::cases(),
         lifecycle::cases(),

@@ -30,6 +30,10 @@ pub const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9441);
 pub const QUICK_HEALTH: &str =
     r#"{ kind = "tcp", interval = "200ms", timeout = "200ms", rise = 2, fall = 2, port = 80 }"#;
 
+/// A quick health check that can be made to fail while the backend serves as before.
+pub const PULSED_HEALTH: &str =
+    r#"{ kind = "tcp", interval = "200ms", timeout = "200ms", rise = 2, fall = 2, port = 81 }"#;
+
 /// A configuration file in the making.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -88,6 +92,13 @@ impl Service {
     #[must_use]
     pub fn with(mut self, options: &str) -> Self {
         self.options = format!("{}{options}\n", self.options);
+        self
+    }
+
+    /// With a health check that can be made to fail while the backend serves as before.
+    #[must_use]
+    pub fn pulsed(mut self) -> Self {
+        self.health = Some(PULSED_HEALTH.to_owned());
         self
     }
 

@@ -24,6 +24,7 @@ pub const SERVING: Duration = Duration::from_secs(15);
 pub struct Site {
     daemon: Option<Daemon>,
     servers: Vec<(Node, Process)>,
+    pulses: Vec<(Node, Process)>,
     decapsulators: Vec<Process>,
     directory: TempDir,
     tools: Tools,
@@ -41,8 +42,15 @@ impl Site {
 
     /// Servers in a network, with their files in `directory`.
     pub fn build(tools: Tools, directory: TempDir, lab: Lab) -> Result<Self> {
-        let mut site =
-            Self { daemon: None, servers: Vec::new(), decapsulators: Vec::new(), directory, tools, lab };
+        let mut site = Self {
+            daemon: None,
+            servers: Vec::new(),
+            pulses: Vec::new(),
+            decapsulators: Vec::new(),
+            directory,
+            tools,
+            lab,
+        };
         for node in BACKENDS {
             site.start_servers(node)?;
         }
@@ -84,12 +92,22 @@ impl Site {
         Ok(())
     }
 
+    /// Starts what answers the health checks of [`PULSED_HEALTH`](crate::daemon::PULSED_HEALTH) on a backend.
+    pub fn start_pulse(&mut self, node: Node) -> Result<()> {
+        let namespace = self.lab.namespace(node);
+        let process = Serve::pulse(node).start(&self.tools.lab, &namespace, &self.log(node, "pulse"))?;
+        self.pulses.push((node, process));
+        Ok(())
+    }
+
+    /// Lets these health checks fail, while the backend serves as before.
+    pub fn stop_pulse(&mut self, node: Node) -> Result<()> {
+        take(&mut self.pulses, node)?.kill().map(drop)
+    }
+
     /// Kills the servers of a backend, without a chance to say good-bye.
     pub fn kill_servers(&mut self, node: Node) -> Result<()> {
-        let at = self.servers.iter().position(|(owner, _)| *owner == node);
-        let (_, mut process) =
-            self.servers.swap_remove(at.with_context(|| format!("{node} has no servers"))?);
-        process.kill().map(drop)
+        take(&mut self.servers, node)?.kill().map(drop)
     }
 
     /// Makes every backend unwrap tunnelled packets.
@@ -151,18 +169,18 @@ impl Site {
 
     /// Lets everything outlive its owner.
     pub fn keep(self) {
-        let Self { daemon, servers, decapsulators, directory, lab, .. } = self;
+        let Self { daemon, servers, pulses, decapsulators, directory, lab, .. } = self;
         // What is kept is the directory; its path is known already.
         drop(directory.keep());
         lab.keep();
-        let servers = servers.into_iter().map(|(_, process)| process);
+        let servers = servers.into_iter().chain(pulses).map(|(_, process)| process);
         let daemon = daemon.into_iter().map(|daemon| daemon.process);
         daemon.chain(servers).chain(decapsulators).for_each(Process::keep);
     }
 
     /// Every process of it.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        let servers = self.servers.iter().map(|(_, process)| process);
+        let servers = self.servers.iter().chain(&self.pulses).map(|(_, process)| process);
         let daemon = self.daemon.iter().map(|daemon| &daemon.process);
         daemon.chain(servers).chain(&self.decapsulators)
     }
@@ -175,6 +193,13 @@ impl Site {
             directory: self.directory.path().to_owned(),
         }
     }
+}
+
+/// A node's process out of many.
+fn take(processes: &mut Vec<(Node, Process)>, node: Node) -> Result<Process> {
+    let at = processes.iter().position(|(owner, _)| *owner == node);
+    let (_, process) = processes.swap_remove(at.with_context(|| format!("{node} has no such servers"))?);
+    Ok(process)
 }
 
 /// What a site consists of, outside of this program.

@@ -1,6 +1,7 @@
 //! What the tables should hold, and the order of stores that gets them there without a moment at which a packet is lost.
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable, cast_slice};
@@ -68,26 +69,21 @@ fn words(table: Table, first: usize, old: &[u64], new: &[u64], stores: &mut Vec<
     stores.extend(differing.map(|(at, (_, new))| Store { table, word: first + at, value: *new }));
 }
 
-/// Where a backend's flags are, among its words.
-const FLAGS_WORD: usize = std::mem::offset_of!(BackendEntry, flags) / size_of::<u64>();
+/// The word of a backend that says whether it is usable.
+const USABLE_WORD: usize = offset_of!(BackendEntry, flags) / size_of::<u64>();
 
-/// One word of a backend says whether it is usable. It is stored last if it is to be used and first if not, because
-/// remembered flows may lead to it at any time.
+/// Remembered flows may lead to a backend at any time, so whether it is usable is stored last if it is and first if not.
 fn backends(old: &BTreeMap<u32, BackendEntry>, new: &BTreeMap<u32, BackendEntry>, changes: &mut Changes) {
-    let usable = |store: &Store| {
-        let entry = new.get(&((store.word / Table::Backends.entry_words()) as u32));
-        entry.is_some_and(|entry| entry.flags & USABLE != 0)
-    };
-    let from = changes.publish.len();
+    let words = Table::Backends.entry_words();
+    let usable = |row: usize| new.get(&(row as u32)).is_some_and(|entry| entry.flags & USABLE != 0);
+    let (published, retired) = (changes.publish.len(), changes.retire.len());
     entries(old, new, Table::Backends, changes);
-    for stores in changes.publish[from..].chunk_by_mut(same_backend) {
-        let usable = stores.first().is_some_and(usable);
-        stores.sort_by_key(|store| (store.word % Table::Backends.entry_words() == FLAGS_WORD) == usable);
+    for stores in [&mut changes.publish[published..], &mut changes.retire[retired..]] {
+        stores.sort_by_key(|store| {
+            let (row, decides) = (store.word / words, store.word % words == USABLE_WORD);
+            (row, decides == usable(row))
+        });
     }
-}
-
-fn same_backend(a: &Store, b: &Store) -> bool {
-    a.word / Table::Backends.entry_words() == b.word / Table::Backends.entry_words()
 }
 
 /// New and changed entries are published, missing ones retired.
@@ -166,9 +162,10 @@ fn close_moved_ways(from: &VipSet, to: &VipSet) -> VipSet {
 #[cfg(test)]
 mod tests {
     use super::super::faulty::Faulty;
-    use super::super::{Capacity, MemoryDatapath, apply};
+    use super::super::{Capacity, Datapath as _, MemoryDatapath, apply};
     use super::*;
     use lb_common::hash::HashKey;
+    use lb_common::pipeline::Tables as _;
     use lb_common::slot::BackendId;
     use proptest::prelude::*;
 
@@ -249,13 +246,19 @@ mod tests {
         fn a_backend_is_usable_when_it_is_whole(a in words_of::<BackendEntry>(8), b in words_of::<BackendEntry>(8)) {
             let with = |entry: BackendEntry, flags| BackendEntry { flags, ..entry };
             let of = |entry| Image { backends: BTreeMap::from([(3, entry)]), ..Image::default() };
-            for (from, to) in [(with(a, 0), with(b, USABLE)), (with(a, USABLE), with(b, 0))] {
-                let mut now = from;
-                for store in of(from).changes(&of(to)).publish {
-                    bytemuck::cast_slice_mut::<BackendEntry, u64>(std::slice::from_mut(&mut now))[store.word % 8] = store.value;
-                    prop_assert!(now.flags & USABLE == 0 || now == to);
+            let (idle, usable) = (with(a, 0), with(b, USABLE));
+            for (from, to) in [(of(idle), of(usable)), (of(usable), of(idle)), (of(usable), Image::default())] {
+                let (mut now, mut whole) = (memory(), memory());
+                for (tables, image) in [(&mut now, &from), (&mut whole, &to)] {
+                    apply(tables, &Image::default(), image).unwrap();
                 }
-                prop_assert_eq!(now, to);
+                let changes = from.changes(&to);
+                for store in [changes.publish, changes.retire].concat() {
+                    now.store(store).unwrap();
+                    let is_usable = now.backend(3).unwrap().flags & USABLE != 0;
+                    prop_assert!(!is_usable || now.words() == whole.words());
+                }
+                prop_assert_eq!(now.words(), whole.words());
             }
         }
 

@@ -1,6 +1,7 @@
 //! Clients: requests at a rate, a connection that stays open, a bounded flood. All of them end by themselves.
 
 mod flood;
+mod held;
 mod http;
 mod steady;
 mod udp;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 pub use flood::{Flood, FloodReport, Running};
+pub use held::{Held, allow_many_files};
 pub use http::{KeepAlive, get, requests};
 pub use steady::{Plan, SteadyLoad};
 pub use udp::Asker;

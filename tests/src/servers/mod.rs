@@ -20,8 +20,11 @@ pub const HTTP_PORT: u16 = 80;
 /// Where TCP and UDP are echoed (RFC 862).
 pub const ECHO_PORT: u16 = 7;
 
+/// Where health checks connect that are to fail by themselves, without anything happening to the service.
+pub const PULSE_PORT: u16 = 81;
+
 /// A connection on which nothing happens for so long is closed.
-const IDLE: Duration = Duration::from_mins(1);
+const IDLE: Duration = Duration::from_mins(5);
 const START: Duration = Duration::from_secs(10);
 
 /// What to serve, and as whom.
@@ -53,6 +56,12 @@ impl Serve {
             tcp_echo: everywhere(ECHO_PORT),
             udp_echo: vips.to_vec(),
         }
+    }
+
+    /// What only health checks connect to.
+    pub fn pulse(node: Node) -> Self {
+        let http = vec![SocketAddr::from(([0u16; 8], PULSE_PORT))];
+        Self { name: node.to_string(), http, ..Self::default() }
     }
 
     /// Starts `lb-lab serve` in a namespace and waits until it listens.

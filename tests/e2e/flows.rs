@@ -1,0 +1,344 @@
+//! Flows stay where they are, whatever happens to other backends.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lb_tests::daemon::{Config, Service};
+use lb_tests::load::{Asker, Held, KeepAlive, allow_many_files};
+use lb_tests::net::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
+use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
+use lb_tests::site::Site;
+use lb_tests::tools::Tools;
+use lb_tests::wait;
+use lb_userspace::model::Protocol;
+use lb_userspace::view::{Applied, HealthState};
+
+use crate::cases::{Case, cases, echo, web};
+
+/// The history of the test of many connections.
+const SEED: u64 = 20_260_117;
+const CHANGES: usize = 200;
+/// Connections before the first change, and new ones after each.
+const AT_FIRST: usize = 1_000;
+const EACH_TIME: usize = 5;
+/// Connections that ask after each change; the others are silent until the end.
+const ASKING: usize = 20;
+
+/// Checks are 200 ms apart and two decide.
+const NOTICED: Duration = Duration::from_secs(5);
+/// Sweeps are 2 s apart.
+const SWEPT: Duration = Duration::from_secs(10);
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["flows":
+        two_thousand_connections_survive_two_hundred_changes,
+        a_connection_outlives_fifty_changes,
+        a_udp_flow_outlives_changes,
+        slots_settle_again,
+    ]
+}
+
+fn held() -> Service {
+    Service::new("held", (VIP4, ECHO_PORT).into(), Protocol::Tcp)
+}
+
+/// What is true of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    present: bool,
+    drains: bool,
+    failed: bool,
+}
+
+impl Standing {
+    const SERVES: Self = Self { present: true, drains: false, failed: false };
+
+    fn serves(self) -> bool {
+        self == Self::SERVES
+    }
+}
+
+/// What can be done to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Deed {
+    Add,
+    Remove,
+    Drain,
+    Undrain,
+    Weigh,
+    Fail,
+    Recover,
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Add => "add",
+            Self::Remove => "remove",
+            Self::Drain => "drain",
+            Self::Undrain => "put back to work",
+            Self::Weigh => "weigh",
+            Self::Fail => "fail",
+            Self::Recover => "recover",
+        })
+    }
+}
+
+/// Numbers that look random (xorshift, G. Marsaglia, 2003).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % limit
+    }
+}
+
+/// A site under changes, and the connections that should not notice.
+struct Trial {
+    site: Site,
+    service: Service,
+    random: Random,
+    standings: BTreeMap<Node, Standing>,
+    connections: Vec<Held>,
+    /// Connections whose backend was removed or failed.
+    died: usize,
+    deeds: BTreeMap<Deed, usize>,
+    slots_moved: u64,
+}
+
+impl Trial {
+    fn new(tools: Tools) -> Result<Self> {
+        allow_many_files()?;
+        let service = held().pulsed();
+        let mut site = Site::new(tools)?;
+        for node in BACKENDS {
+            site.start_pulse(node)?;
+        }
+        site.serve(&Config::new(vec![service.clone()]))?;
+        let standings = BACKENDS.map(|node| (node, Standing::SERVES)).into();
+        let random = Random(SEED);
+        let (connections, deeds) = (Vec::new(), BTreeMap::new());
+        Ok(Self { site, service, random, standings, connections, died: 0, deeds, slots_moved: 0 })
+    }
+
+    fn open(&mut self, count: usize) -> Result<()> {
+        for node in CLIENTS {
+            let namespace = self.site.lab.namespace(node);
+            self.connections.extend(Held::open_many(&namespace, self.service.vip, count / CLIENTS.len())?);
+        }
+        Ok(())
+    }
+
+    fn serving(&self) -> usize {
+        self.standings.values().filter(|standing| standing.serves()).count()
+    }
+
+    /// What may be done now, deadly deeds less often than others, and never to the last that serves.
+    fn choose(&mut self) -> (Node, Deed) {
+        loop {
+            let node = BACKENDS[self.random.below(BACKENDS.len())];
+            let standing = self.standings[&node];
+            let spare = !standing.serves() || self.serving() > 1;
+            let deed = match (self.random.below(300), standing) {
+                (_, Standing { present: false, .. }) => Deed::Add,
+                (0, _) if spare => Deed::Remove,
+                (1, Standing { failed: false, .. }) if spare => Deed::Fail,
+                (2..75, Standing { failed: true, .. }) => Deed::Recover,
+                (75..180, Standing { drains: true, .. }) => Deed::Undrain,
+                (180..240, Standing { drains: false, .. }) if spare => Deed::Drain,
+                (240.., _) => Deed::Weigh,
+                _ => continue,
+            };
+            return (node, deed);
+        }
+    }
+
+    fn do_it(&mut self, node: Node, deed: Deed) -> Result<()> {
+        let address = self.service.endpoint(node);
+        let weight = (50 + 50 * self.random.below(4)).to_string();
+        if matches!(deed, Deed::Remove | Deed::Fail) {
+            let before = self.connections.len();
+            self.connections.retain(|connection| connection.backend() != node.to_string());
+            self.died += before - self.connections.len();
+        }
+        match deed {
+            Deed::Add | Deed::Undrain => self.change(&["add", "held", &address, "--weight", &weight]),
+            Deed::Remove => self.change(&["remove", "held", &address]),
+            Deed::Drain => self.change(&["drain", "held", &address]),
+            Deed::Weigh => self.change(&["set", "held", &address, "--weight", &weight]),
+            Deed::Fail => {
+                self.site.stop_pulse(node)?;
+                self.wait_health(node, HealthState::Down)
+            }
+            Deed::Recover => {
+                self.site.start_pulse(node)?;
+                self.wait_health(node, HealthState::Up)
+            }
+        }?;
+        *self.deeds.entry(deed).or_default() += 1;
+        let standing = self.standings.entry(node).or_insert(Standing::SERVES);
+        match deed {
+            Deed::Add => *standing = Standing { failed: standing.failed, ..Standing::SERVES },
+            Deed::Remove => standing.present = false,
+            Deed::Drain => standing.drains = true,
+            Deed::Undrain => standing.drains = false,
+            Deed::Weigh => {}
+            Deed::Fail => standing.failed = true,
+            Deed::Recover => standing.failed = false,
+        }
+        if let (Deed::Add, true) = (deed, standing.failed) {
+            // Until it is checked it is believed well, and may get connections that then die.
+            self.wait_health(node, HealthState::Down)?;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, words: &[&str]) -> Result<()> {
+        let applied: Applied = self.site.cli()?.ask(&[&["backend"], words].concat())?;
+        self.slots_moved += applied.slots_moved;
+        Ok(())
+    }
+
+    fn wait_health(&self, node: Node, health: HealthState) -> Result<()> {
+        let address = self.service.endpoint(node);
+        wait::until(NOTICED, &format!("{node} is {health:?}"), || {
+            let backends = self.site.cli()?.backends("held")?;
+            let backend = backends.iter().find(|backend| backend.address == address).context("it is gone")?;
+            ensure!(backend.health == health, "{backend:?}");
+            Ok(())
+        })
+    }
+
+    fn ask_some(&mut self) -> Result<()> {
+        for _ in 0..ASKING.min(self.connections.len()) {
+            let number = self.random.below(self.connections.len());
+            self.ask(number)?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, number: usize) -> Result<()> {
+        let connection = &mut self.connections[number];
+        connection.ask().with_context(|| format!("connection {number} to {} is broken", connection.backend()))
+    }
+
+    fn ask_all(&mut self) -> Result<()> {
+        (0..self.connections.len()).try_for_each(|number| self.ask(number))
+    }
+}
+
+fn two_thousand_connections_survive_two_hundred_changes(tools: Tools) -> Result<()> {
+    let mut trial = Trial::new(tools)?;
+    trial.open(AT_FIRST)?;
+    for number in 0..CHANGES {
+        let (node, deed) = trial.choose();
+        let what = || format!("seed {SEED}, change {number}: {deed} {node}");
+        trial.do_it(node, deed).with_context(what)?;
+        trial.open(EACH_TIME + number % 2).with_context(what)?;
+        trial.ask_some().with_context(what)?;
+    }
+    let opened = trial.connections.len() + trial.died;
+    trial.ask_all().with_context(|| format!("seed {SEED}, in the end"))?;
+    let status = trial.site.status()?;
+    let (flows, slots) = (status.flows, status.services[0].slots);
+    let (live, deeds) = (trial.connections.len(), &trial.deeds);
+    ensure!(opened == 2 * AT_FIRST && live > AT_FIRST / 2, "{live} of {opened} live after {deeds:?}");
+    ensure!(deeds.len() == 7, "not everything was done: {deeds:?}");
+    ensure!(trial.slots_moved > 65_537, "only {} slots moved", trial.slots_moved);
+    ensure!(flows.evicted == 0 && flows.remembered > 0 && slots.moving > 0, "{flows:?}, {slots:?}");
+    Ok(())
+}
+
+/// Every backend but its own comes and goes, and its own drains: the connection is as good as new.
+fn a_connection_outlives_fifty_changes(tools: Tools) -> Result<()> {
+    let service = web(VIP6);
+    let site = Site::with_daemon(tools, &Config::new(vec![service.clone()]))?;
+    let mut connection = KeepAlive::open(&site.client(1), (VIP6, HTTP_PORT).into())?;
+    let name = connection.ask()?;
+    let (own, others): (Vec<Node>, Vec<Node>) = BACKENDS.iter().partition(|node| node.to_string() == name);
+    let [own] = own[..] else { bail!("{name:?} is no backend") };
+    let [one, other] = [others[0], others[1]].map(|node| service.endpoint(node));
+    let own = service.endpoint(own);
+    let round: [&[&str]; 10] = [
+        &["drain", "web", &own],
+        &["remove", "web", &one],
+        &["set", "web", &other, "--weight", "7"],
+        &["add", "web", &one],
+        &["remove", "web", &other],
+        &["add", "web", &own, "--weight", "1"],
+        &["add", "web", &other],
+        &["drain", "web", &one],
+        &["set", "web", &own, "--weight", "100"],
+        &["add", "web", &one],
+    ];
+    for (number, words) in round.iter().cycle().take(50).enumerate() {
+        site.cli()?.succeed(&[&["backend"], *words].concat())?;
+        let answer = connection.ask().with_context(|| format!("after change {number}: {words:?}"))?;
+        ensure!(answer == name, "after change {number}, {words:?}, {answer} answered instead of {name}");
+    }
+    Ok(())
+}
+
+fn a_udp_flow_outlives_changes(tools: Tools) -> Result<()> {
+    let service = echo(VIP4);
+    let site = Site::with_daemon(tools, &Config::new(vec![service.clone()]))?;
+    let asker = Asker::open(&site.client(2), (VIP4, ECHO_PORT).into())?;
+    let name = asker.ask("who")?;
+    let (own, others): (Vec<Node>, Vec<Node>) = BACKENDS.iter().partition(|node| node.to_string() == name);
+    let drain = |node: &Node| service.endpoint(*node);
+    for (number, (verb, address)) in
+        [("drain", drain(&own[0])), ("remove", drain(&others[0])), ("add", drain(&others[0]))]
+            .iter()
+            .enumerate()
+    {
+        site.cli()?.succeed(&["backend", verb, "echo", address])?;
+        let answer = asker.ask(&format!("after change {number}"))?;
+        ensure!(answer == name, "after change {number}, {verb}, {answer} answered instead of {name}");
+    }
+    Ok(())
+}
+
+/// A backend that was added and removed leaves no trace, and what the metrics tell is true.
+fn slots_settle_again(tools: Tools) -> Result<()> {
+    let nodes = [Node::Backend(1), Node::Backend(2)];
+    let site = Site::with_daemon(tools, &Config::new(vec![held().only(&nodes)]))?;
+    let address = held().endpoint(Node::Backend(3));
+    let moving = |site: &Site| value(&site.metrics()?, "lb_slots{service=\"held\",state=\"moving\"}");
+    ensure!(moving(&site)? == 0, "slots move before anything has changed");
+    let mut old = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 60)?;
+    site.cli()?.succeed(&["backend", "add", "held", &address])?;
+    let new = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 60)?;
+    let third = 65_537 / 3;
+    ensure!(moving(&site)?.abs_diff(third) < third / 10, "{} slots move", moving(&site)?);
+    old.iter_mut().try_for_each(Held::ask).context("an old connection is broken")?;
+    let page = site.metrics()?;
+    let remembered = value(&page, "lb_flows")?;
+    let (added, known) = (lookups(&page, "added")?, lookups(&page, "known")?);
+    ensure!(remembered > 0 && remembered == added && known > 0, "{remembered} remembered, {added}, {known}");
+    drop(new);
+    site.cli()?.succeed(&["backend", "remove", "held", &address])?;
+    let begun = Instant::now();
+    wait::until(SWEPT, "all slots are settled and no flow is remembered", || {
+        let (moving, flows) = (moving(&site)?, value(&site.metrics()?, "lb_flows")?);
+        ensure!(moving == 0 && flows == 0, "{moving} move, {flows} are remembered");
+        Ok(())
+    })?;
+    ensure!(begun.elapsed() < SWEPT, "it took {:?}", begun.elapsed());
+    old.iter_mut().try_for_each(Held::ask).context("an old connection is broken")?;
+    ensure!(value(&site.metrics()?, "lb_flow_evictions_total")? == 0, "flows were evicted");
+    Ok(())
+}
+
+fn lookups(page: &str, result: &str) -> Result<u64> {
+    value(page, &format!("lb_flow_lookups_total{{result=\"{result}\"}}"))
+}
+
+fn value(page: &str, series: &str) -> Result<u64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.with_context(|| format!("{series} is missing:\n{page}"))?.parse().context("not a number")
+}
