@@ -19,18 +19,20 @@ pub struct Script {
     pub flow_at: u64,
     /// What that word is for flow 0, in host order.
     pub flow_base: u64,
-    /// [`RUN`], [`STOP`] or [`SHRINK`].
-    pub action: u64,
-    /// Runs so far.
+    /// 1 to move the head away and back by 20 bytes before each run, which measures what undoing an encapsulation costs.
+    pub moves_head: u64,
+    /// Runs so far, a multiple of [`RUNS`] before and after each measurement.
     pub runs: u64,
+    /// The exact clock at each of a measurement's [`LOOKS`].
+    pub clock: [u64; LOOKS],
 }
 
-/// In [`Script::action`]: tail-call the program under test.
-pub const RUN: u64 = 0;
-/// In [`Script::action`]: end here. Measures the wrapper.
-pub const STOP: u64 = 1;
-/// In [`Script::action`]: move the head away and back by 20 bytes. Measures what it costs to undo an encapsulation.
-pub const SHRINK: u64 = 2;
+/// Runs of one measurement.
+pub const RUNS: u64 = LOOKS as u64 * STRETCH;
+/// How often the clock is looked at during one measurement.
+pub const LOOKS: usize = 16;
+/// Runs between two looks: so many that a look costs nothing, in less time than other tasks leave one a CPU.
+pub const STRETCH: u64 = 1 << 13;
 
 /// Odd, so that every flow comes once before one comes again, and far from its predecessor.
 pub const STRIDE: u64 = 0x9e37_79b1;

@@ -30,7 +30,7 @@ fn unwrap_tunnel<P: Packet>(packet: &mut P) -> Option<()> {
 #[inline(always)]
 fn outer4<P: Packet>(packet: &P) -> Option<(u8, usize)> {
     let header: Ipv4Header = packet.read(ETHERNET_LENGTH)?;
-    let whole = header.version_ihl == 0x45 && header.fragment.get() & IPV4_FRAGMENT == 0;
+    let whole = header.version_ihl == 0x45 && header.fragment.and(IPV4_FRAGMENT) == Be16::new(0);
     whole.then_some((header.protocol, IPV4_LENGTH))
 }
 

@@ -131,11 +131,9 @@ impl Entry {
     /// The less, the sooner it makes room: vacant, then the one-packet flows, then the others, the oldest first.
     #[inline(always)]
     const fn worth(self, now: Tick) -> u32 {
-        if self.0 == 0 {
-            return 0;
-        }
-        let youth = Tick::MASK - self.seen().until(now);
-        (self.is_confirmed() as u32) << 16 | (youth as u32 + 1)
+        let youth = (Tick::MASK - self.seen().until(now)) as u32;
+        let taken = (self.0 != 0) as u32;
+        ((self.0 >> Self::STAGE & 3) as u32 * taken) << 16 | (youth * taken)
     }
 }
 
@@ -294,6 +292,17 @@ fn cheapest<S: FlowSet>(set: &S, now: Tick) -> (usize, u64) {
     (way, word)
 }
 
+/// What a packet is to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassengerKind {
+    /// One of the flow's packets.
+    Goes,
+    /// One that opens it.
+    Opens,
+    /// One that only speaks of it, such as an ICMP error: anybody may have sent it, so nothing is remembered.
+    Speaks,
+}
+
 /// A packet in a moving slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passenger {
@@ -301,10 +310,8 @@ pub struct Passenger {
     pub hash: u64,
     /// Index of its slot in the whole slot table.
     pub slot: u32,
-    /// Whether it opens a flow.
-    pub opens: bool,
-    /// When it came.
-    pub now: Tick,
+    /// What it is to its flow.
+    pub kind: PassengerKind,
 }
 
 /// What the flow table had to say to a packet.
@@ -331,34 +338,36 @@ pub fn owner<S: FlowSet>(
     set: &S,
     slot: Slot,
     packet: &Passenger,
+    now: Tick,
     usable: impl Fn(BackendId) -> bool,
-) -> (BackendId, FlowEvent) {
-    let Passenger { hash, opens, now, .. } = *packet;
-    if let Some(found) = recall(set, hash) {
-        let old = found.entry;
-        let reopened = opens && old.is_confirmed();
-        let backend =
-            if !reopened && usable(old.backend()) { old.backend() } else { stranger(slot, opens, usable) };
-        let stage = if opens { Stage::Fresh } else { Stage::Confirmed };
-        let entry = Entry::new(hash, stage, backend, now);
-        if entry != old {
-            // If another CPU was faster, it wrote the same or gave the place away: the next packet finds out.
-            set.exchange(found.way, old.0, entry.0);
-        }
-        return (backend, FlowEvent::Known);
-    }
-    let backend = stranger(slot, opens, usable);
-    let event = match store(set, hash, Entry::new(hash, Stage::Fresh, backend, now), packet.slot) {
-        Stored::Added => FlowEvent::Added,
-        Stored::Evicted => FlowEvent::Evicted,
-        Stored::Contended => FlowEvent::Contended,
+) -> (BackendId, Option<FlowEvent>) {
+    let opens = packet.kind == PassengerKind::Opens;
+    let known = recall(set, packet.hash);
+    let backend = match known.map(|found| found.entry) {
+        Some(entry) if !(opens && entry.is_confirmed()) && usable(entry.backend()) => entry.backend(),
+        _ if !opens && usable(slot.fallback()) => slot.fallback(),
+        _ => slot.current(),
     };
-    (backend, event)
-}
-
-#[inline(always)]
-fn stranger(slot: Slot, opens: bool, usable: impl Fn(BackendId) -> bool) -> BackendId {
-    if !opens && usable(slot.fallback()) { slot.fallback() } else { slot.current() }
+    if packet.kind == PassengerKind::Speaks {
+        return (backend, None);
+    }
+    let stage = if known.is_none() || opens { Stage::Fresh } else { Stage::Confirmed };
+    let entry = Entry::new(packet.hash, stage, backend, now);
+    let event = match known {
+        Some(found) => {
+            if entry != found.entry {
+                // If another CPU was faster, it wrote the same or gave the place away: the next packet finds out.
+                set.exchange(found.way, found.entry.0, entry.0);
+            }
+            FlowEvent::Known
+        }
+        None => match store(set, packet.hash, entry, packet.slot) {
+            Stored::Added => FlowEvent::Added,
+            Stored::Evicted => FlowEvent::Evicted,
+            Stored::Contended => FlowEvent::Contended,
+        },
+    };
+    (backend, Some(event))
 }
 
 #[cfg(test)]
@@ -379,8 +388,18 @@ mod tests {
         Slot::moving(id(2), id(1))
     }
 
-    fn packet(hash: u64, opens: bool, second: u64) -> Passenger {
-        Passenger { hash, slot: 77, opens, now: Tick::from_ns(second * Tick::NS) }
+    fn visit(
+        set: &[Cell<u64>; 2 * WAYS],
+        slot: Slot,
+        hash: u64,
+        opens: bool,
+        second: u64,
+        usable: impl Fn(BackendId) -> bool,
+    ) -> (BackendId, FlowEvent) {
+        let kind = if opens { PassengerKind::Opens } else { PassengerKind::Goes };
+        let packet = Passenger { hash, slot: 77, kind };
+        let (backend, event) = owner(set, slot, &packet, Tick::from_ns(second * Tick::NS), usable);
+        (backend, event.unwrap())
     }
 
     fn all(_: BackendId) -> bool {
@@ -407,47 +426,43 @@ mod tests {
     #[test]
     fn old_flows_stay_and_new_flows_go() {
         let set = set();
-        assert_eq!(owner(&set, slot(), &packet(10, false, 0), all), (id(1), FlowEvent::Added));
-        assert_eq!(owner(&set, slot(), &packet(20, true, 0), all), (id(2), FlowEvent::Added));
-        assert_eq!(owner(&set, slot(), &packet(20, false, 1), all), (id(2), FlowEvent::Known));
-        assert_eq!(owner(&set, slot(), &packet(10, false, 1), all), (id(1), FlowEvent::Known));
+        assert_eq!(visit(&set, slot(), 10, false, 0, all), (id(1), FlowEvent::Added));
+        assert_eq!(visit(&set, slot(), 20, true, 0, all), (id(2), FlowEvent::Added));
+        assert_eq!(visit(&set, slot(), 20, false, 1, all), (id(2), FlowEvent::Known));
+        assert_eq!(visit(&set, slot(), 10, false, 1, all), (id(1), FlowEvent::Known));
     }
 
     #[test]
     fn a_flow_whose_backend_died_goes_to_whom_strangers_go() {
         let set = set();
-        owner(&set, slot(), &packet(10, false, 0), all);
+        visit(&set, slot(), 10, false, 0, all);
         let alive = |backend| backend != id(1);
-        assert_eq!(owner(&set, slot(), &packet(10, false, 1), alive), (id(2), FlowEvent::Known));
-        assert_eq!(
-            owner(&set, slot(), &packet(10, false, 2), all),
-            (id(2), FlowEvent::Known),
-            "and stays there"
-        );
+        assert_eq!(visit(&set, slot(), 10, false, 1, alive), (id(2), FlowEvent::Known));
+        assert_eq!(visit(&set, slot(), 10, false, 2, all), (id(2), FlowEvent::Known), "and stays there");
     }
 
     #[test]
     fn a_syn_sent_again_is_the_same_flow() {
         let set = set();
-        owner(&set, slot(), &packet(10, true, 0), all);
+        visit(&set, slot(), 10, true, 0, all);
         let moved = Slot::moving(id(3), id(1));
-        assert_eq!(owner(&set, moved, &packet(10, true, 1), all).0, id(2), "a retransmission");
-        owner(&set, moved, &packet(10, false, 1), all);
-        assert_eq!(owner(&set, moved, &packet(10, true, 9), all).0, id(3), "a new flow with old ports");
+        assert_eq!(visit(&set, moved, 10, true, 1, all).0, id(2), "a retransmission");
+        visit(&set, moved, 10, false, 1, all);
+        assert_eq!(visit(&set, moved, 10, true, 9, all).0, id(3), "a new flow with old ports");
     }
 
     #[test]
     fn a_flood_pushes_out_beginners_first() {
         let set = set();
         for flow in 0..3 {
-            owner(&set, slot(), &packet(flow, true, 0), all);
-            owner(&set, slot(), &packet(flow, false, 0), all);
+            visit(&set, slot(), flow, true, 0, all);
+            visit(&set, slot(), flow, false, 0, all);
         }
         let events: std::vec::Vec<_> =
-            (100..200).map(|flow| owner(&set, slot(), &packet(flow, true, 5), all).1).collect();
+            (100..200).map(|flow| visit(&set, slot(), flow, true, 5, all).1).collect();
         assert_eq!(events[4..6], [FlowEvent::Added, FlowEvent::Evicted]);
         for flow in 0..3 {
-            assert_eq!(owner(&set, slot(), &packet(flow, false, 6), all), (id(2), FlowEvent::Known));
+            assert_eq!(visit(&set, slot(), flow, false, 6, all), (id(2), FlowEvent::Known));
         }
     }
 
@@ -456,10 +471,10 @@ mod tests {
         let set = set();
         for flow in 0..8 {
             for _ in 0..2 {
-                owner(&set, slot(), &packet(flow, false, flow), all);
+                visit(&set, slot(), flow, false, flow, all);
             }
         }
-        assert_eq!(owner(&set, slot(), &packet(8, false, 8), all).1, FlowEvent::Evicted);
+        assert_eq!(visit(&set, slot(), 8, false, 8, all).1, FlowEvent::Evicted);
         assert_eq!(recall(&set, 0), None);
         assert!((1..=8).all(|flow| recall(&set, flow).is_some()));
     }

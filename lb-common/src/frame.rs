@@ -2,13 +2,15 @@
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use crate::packet::Packet;
+use crate::checksum::Sum;
+use crate::packet::{Onward, Packet, Routed};
 
 /// A frame inside a buffer that leaves headroom in front of it, as the kernel's XDP buffers do.
 #[derive(Debug)]
 pub struct Frame<'a> {
     buffer: &'a mut [u8],
     start: usize,
+    end: usize,
     ingress: u32,
 }
 
@@ -16,18 +18,19 @@ impl<'a> Frame<'a> {
     /// The frame that begins `headroom` bytes into `buffer` and ends with it; an empty frame if the buffer is shorter.
     pub fn new(buffer: &'a mut [u8], headroom: usize, ingress: u32) -> Self {
         let start = headroom.min(buffer.len());
-        Self { buffer, start, ingress }
+        let end = buffer.len();
+        Self { buffer, start, end, ingress }
     }
 
     /// The frame's bytes as they are now.
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        &self.buffer[self.start..self.end]
     }
 
     fn range(&self, offset: usize, length: usize) -> Option<core::ops::Range<usize>> {
         let from = self.start.checked_add(offset)?;
         let to = from.checked_add(length)?;
-        (to <= self.buffer.len()).then_some(from..to)
+        (to <= self.end).then_some(from..to)
     }
 }
 
@@ -47,6 +50,21 @@ impl Packet for Frame<'_> {
         self.range(0, length).is_some()
     }
 
+    fn length(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn sum(&self, offset: usize, length: usize) -> Option<Sum> {
+        let range = self.range(offset, length)?;
+        Some(Sum::default().add_bytes(&self.buffer[range]))
+    }
+
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        self.range(0, length)?;
+        self.end = self.start + length;
+        Some(())
+    }
+
     fn grow(&mut self, bytes: usize) -> Option<()> {
         self.start = self.start.checked_sub(bytes)?;
         Some(())
@@ -60,5 +78,10 @@ impl Packet for Frame<'_> {
 
     fn ingress(&self) -> u32 {
         self.ingress
+    }
+
+    fn route(&self, _packet: &Routed) -> Onward {
+        // A frame in memory is on no host.
+        Onward::Nowhere
     }
 }

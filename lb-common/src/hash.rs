@@ -74,6 +74,19 @@ impl HashKey {
         self.finish(addresses.wrapping_add(ports))
     }
 
+    /// The hash of a flow as far as its source address goes, for services that keep a client's flows together.
+    #[inline(always)]
+    pub fn affinity(&self, addresses: u64) -> u64 {
+        self.finish(addresses)
+    }
+
+    /// The hash that all fragments of a packet have in common. Protocol numbers end at 255: no flow hashes like that.
+    #[inline(always)]
+    pub fn fragments(&self, addresses: u64, identification: usize, protocol: u8) -> u64 {
+        let number = self.pair(PORTS, identification as u32, u32::from(protocol) | 1 << 16);
+        self.finish(addresses.wrapping_add(number))
+    }
+
     /// The hash of a limited source: a prefix of at most 64 bits and the limiter's number.
     #[inline(always)]
     pub fn source(&self, prefix: u64, limiter: u32) -> u64 {

@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::flow::FlowEvent;
 use crate::limiter::Gcra;
 use crate::slot::Slot;
-use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac};
+use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac, MacPair};
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2), as two words of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +98,8 @@ impl Region {
     pub const MAX_BITS: u32 = 20;
 
     const VALID: u64 = 1 << 63;
+    const ANNOUNCED: u64 = 1 << 62;
+    const REPLIES: u64 = 1 << 61;
 
     /// A region of `2^bits` hashed entries after two wildcards, beginning at `base`.
     pub const fn new(base: u32, bits: u32, seed: u16) -> Self {
@@ -107,6 +109,30 @@ impl Region {
     /// The word as it stands in the directory.
     pub const fn word(self) -> u64 {
         self.0
+    }
+
+    /// The same region of a VIP for which the program answers ARP requests and neighbour solicitations.
+    #[must_use]
+    pub const fn announced(self) -> Self {
+        Self(self.0 | Self::ANNOUNCED)
+    }
+
+    /// The same region of an address that is no VIP but a backend's own, from which replies come.
+    #[must_use]
+    pub const fn of_replies(self) -> Self {
+        Self(self.0 | Self::REPLIES)
+    }
+
+    /// Whether the program answers for the address.
+    #[inline(always)]
+    pub const fn is_announced(self) -> bool {
+        self.0 & Self::ANNOUNCED != 0
+    }
+
+    /// Whether the address is a VIP: one that packets are for, and not one that they are from.
+    #[inline(always)]
+    pub const fn is_vip(self) -> bool {
+        self.0 & Self::REPLIES == 0
     }
 
     #[inline(always)]
@@ -203,17 +229,16 @@ pub const REPLIES: u32 = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct BackendEntry {
-    /// MAC address of the next hop.
-    pub destination_mac: Mac,
+    /// MAC addresses of the next hop and of the interface it leaves by.
+    pub macs: MacPair,
     /// [`USABLE`], at most one of [`OUTER_IPV4`], [`OUTER_IPV6`] and [`NAT`], and [`GUE`] with an outer header.
     pub flags: u16,
-    /// MAC address of the interface it leaves by.
-    pub source_mac: Mac,
     /// The most bytes of IP that fit the way there.
     pub mtu: u16,
     /// Interface it leaves by.
     pub ifindex: u32,
-    /// Sum over the fixed words of the outer IPv4 header, see [`crate::deliver::outer_sum`].
+    /// Sum over the fixed words of the outer IPv4 header, see [`crate::deliver::outer_sum`]; over the backend's own address
+    /// of [`NAT`].
     pub outer_sum: u32,
     /// Outer source and destination address; of [`NAT`] the destination is the backend's own address.
     pub outer: OuterAddresses,
@@ -268,6 +293,34 @@ pub const OUTER_IPV6: u16 = 4;
 pub const GUE: u16 = 8;
 /// In [`BackendEntry::flags`]: the packet's destination becomes the backend's own address and port.
 pub const NAT: u16 = 16;
+
+/// What holds for all packets, in one word that the daemon replaces at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Features(pub u64);
+
+impl Features {
+    /// Some service is of mode `nat`: packets that are not for a VIP may be replies.
+    pub const REPLIES: u64 = 1;
+    /// Some VIP is announced: ARP requests and neighbour solicitations may be for it.
+    pub const ANNOUNCED: u64 = 2;
+
+    /// Whether any of these is on.
+    #[inline(always)]
+    pub const fn any(self, features: u64) -> bool {
+        self.0 & features != 0
+    }
+}
+
+/// An attached interface, in one word. Its place is that of its counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct InterfaceEntry {
+    /// Its MAC address.
+    pub mac: Mac,
+    /// 1 if the MAC address is known.
+    pub known: u16,
+}
 
 /// Slots of one element of the slot table: a cache line, since the kernel rounds elements up to eight bytes.
 pub const SLOTS_PER_LINE: u32 = 16;
@@ -326,6 +379,11 @@ impl FlowCounts {
     }
 }
 
+/// Place of the program that runs [`crate::pipeline::detour`] among those that `balance` goes on to.
+pub const DETOUR: u32 = 0;
+/// Place of the program that runs [`crate::pipeline::aside`].
+pub const ASIDE: u32 = 1;
+
 /// Four token buckets: see [`crate::limiter`].
 pub type BucketWords = [u64; crate::limiter::WAYS];
 
@@ -354,6 +412,7 @@ pub struct Settings {
 const _: () = assert!(size_of::<VipSet>() == 96 && size_of::<ServiceEntry>() == 64);
 const _: () = assert!(size_of::<BackendEntry>() == 64 && size_of::<SlotLine>() == 64);
 const _: () = assert!(size_of::<BucketWords>() == 32 && size_of::<Settings>() == 144);
+const _: () = assert!(size_of::<Features>() == 8 && size_of::<InterfaceEntry>() == 8);
 const _: () = assert!(VIP_SETS.is_power_of_two());
 
 #[cfg(test)]

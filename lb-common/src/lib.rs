@@ -13,21 +13,27 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod answer;
 pub mod bench;
 pub mod checksum;
 pub mod decap;
 pub mod deliver;
 pub mod flow;
+pub mod fragment;
 pub mod frame;
 pub mod hash;
+pub mod icmp;
 pub mod ip;
 pub mod layout;
 pub mod limiter;
+pub mod link;
 #[cfg(feature = "alloc")]
 pub mod maglev;
 pub mod packet;
 pub mod pipeline;
 pub mod slot;
+pub mod traffic;
+pub mod translate;
 pub mod transport;
 pub mod verdict;
 pub mod wire;

@@ -125,31 +125,41 @@ pub enum Admission {
 /// The tag is the lower 16 bits of the hash; the caller chose the set by the upper ones.
 #[inline(always)]
 pub fn charge<S: BucketSet>(set: &S, hash: u64, now: u64, limit: &Gcra) -> Admission {
-    let tag = hash << TIME_BITS;
     for _ in 0..ATTEMPTS {
-        let Some((way, old, start)) = find(set, tag, now) else { return Admission::Contended };
-        let Some(new) = limit.admit(start, now) else { return Admission::Limited };
-        if set.exchange(way, old, new) {
-            return Admission::Admitted;
+        if let Some(admission) = charge_once(set, hash, now, limit) {
+            return admission;
         }
     }
     Admission::Contended
 }
 
-/// The way of the tag's bucket, or else the first that has nothing to say; its word, and the word to go on from.
+/// [`charge`] with one attempt: `None` if another CPU changed the bucket in the meantime.
 #[inline(always)]
-fn find<S: BucketSet>(set: &S, tag: u64, now: u64) -> Option<(usize, u64, u64)> {
-    let mut vacant = None;
+pub fn charge_once<S: BucketSet>(set: &S, hash: u64, now: u64, limit: &Gcra) -> Option<Admission> {
+    let (way, old, start) = find(set, hash << TIME_BITS, now);
+    if way == WAYS {
+        return Some(Admission::Contended);
+    }
+    let Some(new) = limit.admit(start, now) else { return Some(Admission::Limited) };
+    set.exchange(way, old, new).then_some(Admission::Admitted)
+}
+
+/// The way of the tag's bucket, or else the first that has nothing to say, or else [`WAYS`]; its word, and the word to go on
+/// from. Not an `Option` inside the loop: LLVM would carry its absent half along as an undefined value, and the verifier
+/// refuses to see one stored.
+#[inline(always)]
+fn find<S: BucketSet>(set: &S, tag: u64, now: u64) -> (usize, u64, u64) {
+    let (mut vacant, mut old) = (WAYS, 0);
     for way in 0..WAYS {
         let word = set.load(way);
         if word & !TIME_MASK == tag {
-            return Some((way, word, word));
+            return (way, word, word);
         }
-        if vacant.is_none() && (word == 0 || ahead(word, now) == 0) {
-            vacant = Some((way, word, tag | now & TIME_MASK));
+        if vacant == WAYS && (word == 0 || ahead(word, now) == 0) {
+            (vacant, old) = (way, word);
         }
     }
-    vacant
+    (vacant, old, tag | now & TIME_MASK)
 }
 
 #[cfg(test)]

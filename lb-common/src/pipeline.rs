@@ -1,22 +1,35 @@
-//! A packet's way, from frame to verdict: the one function that the kernel, the tests and the fuzzers run.
+//! A packet's way, from frame to verdict: what the kernel, the tests and the fuzzers run.
 //!
 //! ```text
-//! parse -> VIP? -> check -> service? -> limiter -> slot -> backend -> encapsulate -> count -> transmit or redirect
+//! parse -> VIP? -> check -> service? -> limiter -> slot -> [flow table, if it moves] -> backend -> encapsulate -> count -> send
 //! ```
+//!
+//! There are two ways. [`usual`] takes nearly every packet: untagged, whole, TCP or UDP without options of IP. Whatever is
+//! not quite that it leaves untouched to [`detour`], which takes any packet; the two never disagree. So the short way stays
+//! short for the compiler, whatever the long way learns.
 
-use crate::deliver::deliver;
-use crate::flow::{FlowEvent, FlowSet, Passenger, Tick, owner};
+use crate::answer;
+use crate::deliver::{Load, Payload, deliver};
+use crate::flow::{FlowEvent, FlowSet, Passenger, PassengerKind, Tick, owner};
+use crate::fragment::{self, Piece};
 use crate::hash::{HashKey, scale};
-use crate::ip::{Datagram, IpHeader};
+use crate::icmp::{Message, Quote};
+use crate::ip::{Datagram, Fragment, IpHeader, Part};
 use crate::layout::{
-    BackendEntry, EXACT_CLOCK, LIMITED, Region, ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
+    BY_SOURCE, BackendEntry, CLOSED, EXACT_CLOCK, Features, InterfaceEntry, LIMITED, QUIC, REPLIES, Region,
+    ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
 };
-use crate::limiter::{Admission, BucketSet, charge};
-use crate::packet::Packet;
+use crate::limiter::{Admission, BucketSet, Gcra, charge, charge_once};
+use crate::link::Link;
+use crate::packet::{Onward, Packet, Routed, RoutedAddresses};
 use crate::slot::{BackendId, Slot};
-use crate::transport::Segment;
-use crate::verdict::{DropReason, PassReason, Refusal, Verdict};
-use crate::wire::{ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, Ipv4Header, Ipv6Header};
+use crate::translate;
+use crate::transport::{Segment, is_quic_initial};
+use crate::verdict::{AnswerReason, DropReason, PassReason, Refusal, Verdict};
+use crate::wire::{
+    Be16, ETHERNET_LENGTH, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Header, Ipv6Header,
+    MACS_LENGTH, Ports, UDP_LENGTH, protocol,
+};
 
 /// Which clock a limiter reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +66,10 @@ pub trait Tables {
 
     /// The key of the flow hash.
     fn hash_key(&self) -> &HashKey;
+    /// What holds for all packets.
+    fn features(&self) -> Features;
+    /// The attached interface with this index.
+    fn interface(&self, ingress: u32) -> Option<InterfaceEntry>;
     /// A set of the VIP directory.
     fn vip_set(&self, index: u32) -> Option<&VipSet>;
     /// An entry of the service table.
@@ -70,6 +87,49 @@ pub trait Tables {
     /// Nanoseconds since an arbitrary moment.
     fn now(&self, clock: Clock) -> u64;
 
+    // What follows is not to be implemented by ordinary tables. The kernel's program makes functions of it, which the verifier
+    // follows once each and not in every place they are called from.
+
+    /// [`charge`], after an attempt that another CPU spoilt.
+    fn charge_again(&self, hash: u64, now: u64, limit: &Gcra) -> Admission
+    where
+        Self: Sized,
+    {
+        self.buckets(hash).map_or(Admission::Contended, |buckets| charge(&buckets, hash, now, limit))
+    }
+
+    /// [`in_motion`].
+    fn in_motion(&self, passenger: &Passenger, slot: Slot, backend_base: u32) -> Option<BackendId>
+    where
+        Self: Sized,
+    {
+        in_motion(self, passenger, slot, backend_base)
+    }
+
+    /// [`fragment::remember`].
+    fn remember_fragment(&self, hash: u64, piece: u32)
+    where
+        Self: Sized,
+    {
+        fragment::remember(self, hash, piece);
+    }
+
+    /// [`fragment::recall`].
+    fn recall_fragment(&self, hash: u64) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        fragment::recall(self, hash)
+    }
+
+    /// [`answer::affords`].
+    fn affords(&self, source: u64) -> bool
+    where
+        Self: Sized,
+    {
+        answer::affords(self, source)
+    }
+
     /// Counts a packet of `bytes` bytes forwarded to a backend, `opens` if it opens a connection.
     fn count_forwarded(&self, backend: u32, bytes: u64, opens: bool);
     /// Counts what a service did with a packet.
@@ -80,74 +140,261 @@ pub trait Tables {
     fn count_reason(&self, ingress: u32, counter: u32);
 }
 
+/// How far one of the ways took a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// To its end, counted.
+    Decided(Verdict),
+    /// Nowhere: nothing was changed or counted. [`detour`] knows more.
+    Detour,
+    /// Nowhere: it is not for a VIP, but [`aside`] may have a use for it.
+    Aside,
+    /// To a backend to whom not more than so many bytes of IP can be sent. [`tell_size`] tells the sender.
+    TooBig(u16),
+}
+
 /// Decides what happens to a packet, changes it accordingly, and counts the outcome.
-#[inline(always)]
+///
+/// The kernel's program calls the four functions itself, all but the first out of line.
 pub fn balance<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
-    let ingress = packet.ingress();
-    match steer(packet, tables) {
-        Ok(egress) if egress == ingress => Verdict::Transmit,
-        Ok(egress) => Verdict::Redirect(egress),
-        Err(refusal) => {
-            tables.count_reason(
-                ingress,
-                match refusal {
-                    Refusal::Pass(reason) => reason.counter(),
-                    Refusal::Drop(reason) => reason.counter(),
-                },
-            );
-            refusal.into()
+    let passage = match usual(packet, tables) {
+        Passage::Detour => detour(packet, tables),
+        passage => passage,
+    };
+    match passage {
+        Passage::Decided(verdict) => verdict,
+        Passage::TooBig(room) => tell_size(packet, tables, room),
+        Passage::Aside => aside(packet, tables),
+        // Not to be had: `detour` has nowhere else to go.
+        Passage::Detour => Verdict::Drop(DropReason::Inconsistent),
+    }
+}
+
+/// The way of nearly every packet.
+#[inline(always)]
+pub fn usual<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Passage {
+    let found = match packet.read::<Be16>(MACS_LENGTH) {
+        Some(ETHERTYPE_IPV4) => Usual::recognize::<Ipv4Header, P, T>(packet, tables, Features::REPLIES),
+        Some(ETHERTYPE_IPV6) => {
+            Usual::recognize::<Ipv6Header, P, T>(packet, tables, Features::REPLIES | Features::ANNOUNCED)
+        }
+        _ => Usual::Else,
+    };
+    match found {
+        Usual::Ours(region, datagram) => {
+            usual_for_vip(packet, tables, region, &datagram).unwrap_or(Passage::Detour)
+        }
+        Usual::Bystander => Passage::Decided(refuse(packet.ingress(), tables, PassReason::NotForVip.into())),
+        Usual::Else => Passage::Detour,
+    }
+}
+
+/// What the usual way sees in a packet.
+enum Usual {
+    Ours(Region, Datagram),
+    Bystander,
+    Else,
+}
+
+impl Usual {
+    /// `features` may make something of a packet that is not for a VIP.
+    #[inline(always)]
+    fn recognize<H: IpHeader, P: Packet, T: Tables>(packet: &P, tables: &T, features: u64) -> Self {
+        let Some(header) = packet.read::<H>(ETHERNET_LENGTH) else { return Self::Else };
+        match find(tables, header.destination_key()) {
+            Some(region) => match header.usual(packet, tables.hash_key()) {
+                Some(datagram) if region.is_vip() => Self::Ours(region, datagram),
+                _ => Self::Else,
+            },
+            None if tables.features().any(features) => Self::Else,
+            None => Self::Bystander,
         }
     }
 }
 
-/// Sends a packet to its backend: the index of the interface it leaves by.
 #[inline(always)]
-fn steer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<u32, Refusal> {
-    let ethernet: EthernetHeader = packet.read(0).ok_or(PassReason::ShortFrame)?;
-    let (region, datagram) = match ethernet.ethertype {
-        ETHERTYPE_IPV4 => recognize::<Ipv4Header, P, T>(packet, tables),
-        ETHERTYPE_IPV6 => recognize::<Ipv6Header, P, T>(packet, tables),
-        _ => Err(PassReason::NotIp.into()),
-    }?;
-    let segment = Segment::parse(packet, &datagram)?;
-    let service = find_service(tables, region, &datagram, &segment)?;
-    forward(packet, tables, service, &datagram, &segment).map_err(|reason| {
-        tables.count_service(
-            service.id,
-            match reason {
-                DropReason::Limited => ServiceEvent::Limited,
-                _ => ServiceEvent::Dropped,
-            },
-        );
-        reason.into()
+fn usual_for_vip<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    region: Region,
+    datagram: &Datagram,
+) -> Option<Passage> {
+    let segment = Segment::parse(packet, ETHERNET_LENGTH, datagram, true).ok()?;
+    let service =
+        find_service(tables, region, ServiceKey::new(datagram.protocol, segment.ports.destination())).ok()?;
+    let load = load(&Link::UNTAGGED, datagram, Payload::Segment(segment.ports));
+    let opens = opens(packet, service, &load, segment);
+    check_open(service, opens).ok()?;
+    let ingress = packet.ingress();
+    Some(match serve(packet, tables, service, load, opens) {
+        Ok(Sent { egress, .. }) => Passage::Decided(sent(ingress, egress)),
+        Err(refusal) => refused_by(service, ingress, tables, refusal),
     })
 }
 
-/// Tells whether the packet is for a VIP, and only then looks at the rest of its IP header.
+/// The way of any packet.
+#[inline(always)]
+pub fn detour<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Passage {
+    let ingress = packet.ingress();
+    match steer(packet, tables) {
+        Ok(egress) => Passage::Decided(sent(ingress, egress)),
+        Err(Halt { service: Some(service), refusal }) => refused_by(service, ingress, tables, refusal),
+        Err(Halt { service: None, refusal: Refusal::Pass(reason) })
+            if reason.is_of_bystander() && tables.features().any(u64::MAX) =>
+        {
+            Passage::Aside
+        }
+        Err(Halt { service: None, refusal }) => Passage::Decided(refuse(ingress, tables, refusal)),
+    }
+}
+
+/// Tells the sender of a packet that it is too big, or drops it.
+#[inline(always)]
+pub fn tell_size<P: Packet, T: Tables>(packet: &mut P, tables: &T, room: u16) -> Verdict {
+    let ingress = packet.ingress();
+    let refusal = answer::too_big(packet, tables, room);
+    refuse(ingress, tables, refusal)
+}
+
+#[inline(always)]
+fn sent(ingress: u32, egress: u32) -> Verdict {
+    if egress == ingress { Verdict::Transmit } else { Verdict::Redirect(egress) }
+}
+
+/// Counts a packet that is not forwarded.
+#[inline(always)]
+fn refuse<T: Tables>(ingress: u32, tables: &T, refusal: Refusal) -> Verdict {
+    let (counter, verdict) = match refusal {
+        Refusal::Pass(reason) => (reason.counter(), Verdict::Pass(reason)),
+        Refusal::Drop(reason) => (reason.counter(), Verdict::Drop(reason)),
+        Refusal::Answer(reason) => (reason.counter(), Verdict::Answer(reason)),
+        Refusal::TooBig(_) => (DropReason::TooBig.counter(), Verdict::Drop(DropReason::TooBig)),
+    };
+    tables.count_reason(ingress, counter);
+    verdict
+}
+
+/// Counts a packet that its service did not forward.
+#[inline(always)]
+fn refused_by<T: Tables>(service: &ServiceEntry, ingress: u32, tables: &T, refusal: Refusal) -> Passage {
+    let event = match refusal {
+        Refusal::Drop(DropReason::Limited) => ServiceEvent::Limited,
+        _ => ServiceEvent::Dropped,
+    };
+    tables.count_service(service.id, event);
+    match refusal {
+        Refusal::TooBig(room) => Passage::TooBig(room),
+        refusal => Passage::Decided(refuse(ingress, tables, refusal)),
+    }
+}
+
+/// A packet that goes no further, and the service that it is for, if that is known.
+struct Halt<'t> {
+    service: Option<&'t ServiceEntry>,
+    refusal: Refusal,
+}
+
+impl<R: Into<Refusal>> From<R> for Halt<'_> {
+    #[inline(always)]
+    fn from(refusal: R) -> Self {
+        Self { service: None, refusal: refusal.into() }
+    }
+}
+
+/// A packet for a VIP or from a backend, its IP header checked.
+struct Found {
+    region: Region,
+    datagram: Datagram,
+    fragment: Fragment,
+}
+
+/// Sends a packet for a VIP where it belongs: the index of the interface it leaves by.
+#[inline(always)]
+fn steer<'t, P: Packet, T: Tables>(packet: &mut P, tables: &'t T) -> Result<u32, Halt<'t>> {
+    let (length, ethertype) = packet.link().ok_or(PassReason::ShortFrame)?;
+    let link = Link::of(packet, length);
+    let found = match ethertype {
+        ETHERTYPE_IPV4 => recognize::<Ipv4Header, P, T>(packet, tables, &link),
+        ETHERTYPE_IPV6 => recognize::<Ipv6Header, P, T>(packet, tables, &link),
+        _ => Err(PassReason::NotIp.into()),
+    }?;
+    for_vip(packet, tables, &link, &found)
+}
+
+/// Tells whether the packet is for a VIP, and only then looks at the rest of its header.
 #[inline(always)]
 fn recognize<H: IpHeader, P: Packet, T: Tables>(
     packet: &P,
     tables: &T,
-) -> Result<(Region, Datagram), Refusal> {
-    let header: H = packet.read(ETHERNET_LENGTH).ok_or(PassReason::ShortFrame)?;
-    let region = find_vip(tables, header.vip()).ok_or(PassReason::NotForVip)?;
-    Ok((region, header.datagram(packet, tables.hash_key())?))
+    link: &Link,
+) -> Result<Found, Refusal> {
+    let header: H = packet.read(link.length).ok_or(PassReason::ShortFrame)?;
+    let region = find(tables, header.destination_key()).filter(|region| region.is_vip());
+    let region = region.ok_or(PassReason::NotForVip)?;
+    let (datagram, fragment) = header.any(packet, link.length, tables.hash_key())?;
+    Ok(Found { region, datagram, fragment })
+}
+
+/// The way of a packet that is for no VIP: perhaps it asks for one's MAC address, or is a backend's reply. What
+/// is not for a VIP is not dropped, be it ever so wrong.
+#[inline(always)]
+pub fn aside<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let ingress = packet.ingress();
+    match attend(packet, tables) {
+        Ok(egress) => sent(ingress, egress),
+        Err(refusal) => refuse(ingress, tables, refusal),
+    }
 }
 
 #[inline(always)]
-fn find_vip<T: Tables>(tables: &T, key: VipKey) -> Option<Region> {
+fn attend<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<u32, Refusal> {
+    let (length, ethertype) = packet.link().ok_or(PassReason::ShortFrame)?;
+    let link = Link::of(packet, length);
+    let found = match ethertype {
+        ETHERTYPE_IPV4 => returning::<Ipv4Header, P, T>(packet, tables, &link),
+        ETHERTYPE_IPV6 => {
+            if let Some(refusal) = answer::neighbor(packet, tables, &link) {
+                return Err(refusal);
+            }
+            returning::<Ipv6Header, P, T>(packet, tables, &link)
+        }
+        ETHERTYPE_ARP => return Err(answer::arp(packet, tables, &link)),
+        _ => return Err(PassReason::NotIp.into()),
+    };
+    from_backend(packet, tables, &link, &found?)
+}
+
+/// Tells whether the packet may be a reply from a backend.
+#[inline(always)]
+fn returning<H: IpHeader, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    link: &Link,
+) -> Result<Found, PassReason> {
+    let header: H = packet.read(link.length).ok_or(PassReason::ShortFrame)?;
+    if find(tables, header.destination_key()).is_some_and(Region::is_vip) {
+        // It asked for a MAC address, or so it seemed.
+        return Err(PassReason::OtherProtocol);
+    }
+    if !tables.features().any(Features::REPLIES) {
+        return Err(PassReason::NotForVip);
+    }
+    let region = find(tables, header.source_key()).filter(|region| !region.is_vip());
+    let region = region.ok_or(PassReason::NotForVip)?;
+    let (datagram, fragment) =
+        header.any(packet, link.length, tables.hash_key()).map_err(|_| PassReason::NotForVip)?;
+    Ok(Found { region, datagram, fragment })
+}
+
+/// The region of an address.
+#[inline(always)]
+pub(crate) fn find<T: Tables>(tables: &T, key: VipKey) -> Option<Region> {
     tables.vip_set(key.set())?.find(key)
 }
 
 /// The service of exactly this port, else the service of every port.
 #[inline(always)]
-fn find_service<'t, T: Tables>(
-    tables: &'t T,
-    region: Region,
-    datagram: &Datagram,
-    segment: &Segment,
-) -> Result<&'t ServiceEntry, Refusal> {
-    let key = ServiceKey::new(datagram.protocol, segment.ports.destination());
+fn find_service<T: Tables>(tables: &T, region: Region, key: ServiceKey) -> Result<&ServiceEntry, Refusal> {
     let exact = tables.service(region.index(key)).ok_or(DropReason::Inconsistent)?;
     if exact.key == key {
         return Ok(exact);
@@ -157,62 +404,158 @@ fn find_service<'t, T: Tables>(
 }
 
 #[inline(always)]
-fn forward<P: Packet, T: Tables>(
+fn for_vip<'t, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &'t T,
+    link: &Link,
+    Found { region, datagram, fragment }: &Found,
+) -> Result<u32, Halt<'t>> {
+    if fragment.part == Part::Later {
+        return Ok(follow(packet, tables, link, datagram, fragment)?);
+    }
+    let whole = fragment.part == Part::Whole;
+    let message = if whole { Message::parse(packet, link, datagram)? } else { None };
+    let (payload, carried, segment) = match message {
+        Some(Message::Echo) => return Err(answer::echo(packet, link, datagram).into()),
+        Some(Message::Other) => return Err(PassReason::OtherProtocol.into()),
+        Some(Message::Error) => {
+            let quote = Quote::parse(packet, link, datagram, tables.hash_key())?;
+            (Payload::Error(quote), quote.protocol, Segment { ports: quote.ports, opens: false })
+        }
+        None => {
+            let segment = Segment::parse(packet, link.length, datagram, whole)?;
+            let payload =
+                if whole { Payload::Segment(segment.ports) } else { Payload::FirstPiece(segment.ports) };
+            (payload, datagram.protocol, segment)
+        }
+    };
+    let service = find_service(tables, *region, ServiceKey::new(carried, segment.ports.destination()))?;
+    let halt = |refusal| Halt { service: Some(service), refusal };
+    let load = load(link, datagram, payload);
+    let opens = opens(packet, service, &load, segment);
+    check_open(service, opens).map_err(|reason| halt(reason.into()))?;
+    let Sent { egress, row } = serve(packet, tables, service, load, opens).map_err(halt)?;
+    if fragment.part == Part::First {
+        tables.remember_fragment(
+            datagram.fragments(tables.hash_key(), fragment.identification),
+            Piece::ToBackend(row).word(),
+        );
+    }
+    Ok(egress)
+}
+
+#[inline(always)]
+fn load<'d>(link: &'d Link, datagram: &'d Datagram, payload: Payload) -> Load<'d> {
+    Load { link, datagram, payload, hash: 0 }
+}
+
+/// Whether a packet opens a flow of the service.
+#[inline(always)]
+fn opens<P: Packet>(packet: &P, service: &ServiceEntry, load: &Load<'_>, segment: Segment) -> bool {
+    let is_quic = service.flags & QUIC != 0 && load.datagram.protocol == protocol::UDP;
+    segment.opens || is_quic && is_quic_initial(packet, load.link.length + load.datagram.header + UDP_LENGTH)
+}
+
+/// Whether the service has backends for the packet.
+#[inline(always)]
+fn check_open(service: &ServiceEntry, opens: bool) -> Result<(), DropReason> {
+    let closed = service.flags & CLOSED != 0 && opens;
+    if service.slot_count == 0 || closed { Err(DropReason::NoBackend) } else { Ok(()) }
+}
+
+/// Where a packet went.
+struct Sent {
+    egress: u32,
+    row: u32,
+}
+
+#[inline(always)]
+fn serve<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     service: &ServiceEntry,
-    datagram: &Datagram,
-    segment: &Segment,
-) -> Result<u32, DropReason> {
+    load: Load<'_>,
+    opens: bool,
+) -> Result<Sent, Refusal> {
     if service.flags & LIMITED != 0 {
-        limit(tables, service, datagram)?;
+        limit(tables, service, load.datagram)?;
     }
-    let hash = tables.hash_key().flow(datagram.addresses, segment.ports, datagram.protocol);
-    if service.slot_count == 0 {
-        return Err(DropReason::NoBackend);
-    }
-    let slot_index = service.slot_base.wrapping_add(scale(hash, service.slot_count));
-    let slot = tables.slot(slot_index).ok_or(DropReason::Inconsistent)?;
-    let owner = if slot.is_moving() {
-        owner_in_motion(
-            tables,
-            service,
-            slot,
-            &Passenger { hash, slot: slot_index, opens: segment.opens, now: tick(tables) },
-        )?
+    let ports = match load.payload {
+        Payload::Segment(ports) | Payload::FirstPiece(ports) => ports,
+        Payload::Error(quote) => quote.ports,
+        Payload::LaterPiece => return Err(DropReason::Inconsistent.into()),
+    };
+    let (addresses, carried) = match load.payload {
+        Payload::Error(quote) => (quote.addresses, quote.protocol),
+        _ => (load.datagram.addresses, load.datagram.protocol),
+    };
+    let hash = tables.hash_key().flow(addresses, ports, carried);
+    let load = Load { hash, ..load };
+    let kind = match load.payload {
+        Payload::Error(_) => PassengerKind::Speaks,
+        _ if opens => PassengerKind::Opens,
+        _ => PassengerKind::Goes,
+    };
+    let way = Way { hash, addresses, kind };
+    let (row, backend) = choose(tables, service, &way)?;
+    deliver(packet, &load, backend)?;
+    tables.count_forwarded(row, (ETHERNET_LENGTH + load.datagram.length) as u64, opens);
+    Ok(Sent { egress: backend.ifindex, row })
+}
+
+/// What of a packet chooses its backend.
+struct Way {
+    hash: u64,
+    addresses: u64,
+    kind: PassengerKind,
+}
+
+#[inline(always)]
+fn choose<'t, T: Tables>(
+    tables: &'t T,
+    service: &ServiceEntry,
+    way: &Way,
+) -> Result<(u32, &'t BackendEntry), DropReason> {
+    let chooser =
+        if service.flags & BY_SOURCE == 0 { way.hash } else { tables.hash_key().affinity(way.addresses) };
+    let index = service.slot_base.wrapping_add(scale(chooser, service.slot_count));
+    let slot = tables.slot(index).ok_or(DropReason::Inconsistent)?;
+    let id = if slot.is_moving() {
+        let passenger = Passenger { hash: way.hash, slot: index, kind: way.kind };
+        tables.in_motion(&passenger, slot, service.backend_base).ok_or(DropReason::Inconsistent)?
     } else {
         slot.current()
     };
-    let row = row_of(service, owner);
-    let backend = tables.backend(row).ok_or(DropReason::Inconsistent)?;
-    deliver(packet, datagram, backend)?;
-    tables.count_forwarded(row, (ETHERNET_LENGTH + datagram.length) as u64, segment.opens);
-    Ok(backend.ifindex)
+    let row = row_of(service.backend_base, id);
+    Ok((row, tables.backend(row).ok_or(DropReason::Inconsistent)?))
 }
 
 #[inline(always)]
-fn row_of(service: &ServiceEntry, backend: BackendId) -> u32 {
-    service.backend_base.wrapping_add(u32::from(backend.number()))
+fn row_of(base: u32, backend: BackendId) -> u32 {
+    base.wrapping_add(u32::from(backend.number()))
 }
 
 #[inline(always)]
-fn tick<T: Tables>(tables: &T) -> Tick {
+pub(crate) fn tick<T: Tables>(tables: &T) -> Tick {
     Tick::from_ns(tables.now(Clock::Coarse))
 }
 
-/// Asks the flow table, which only packets in moving slots do.
+/// Asks the flow table, which only packets in moving slots do. `backend_base` is the row of the service's backend 0.
 #[inline(always)]
-fn owner_in_motion<T: Tables>(
+pub fn in_motion<T: Tables>(
     tables: &T,
-    service: &ServiceEntry,
+    passenger: &Passenger,
     slot: Slot,
-    packet: &Passenger,
-) -> Result<BackendId, DropReason> {
-    let flows = tables.flows(packet.hash).ok_or(DropReason::Inconsistent)?;
-    let usable = |id| tables.backend(row_of(service, id)).is_some_and(|backend| backend.flags & USABLE != 0);
-    let (backend, event) = owner(&flows, slot, packet, usable);
-    tables.count_flow(event);
-    Ok(backend)
+    backend_base: u32,
+) -> Option<BackendId> {
+    let flows = tables.flows(passenger.hash)?;
+    let usable =
+        |id| tables.backend(row_of(backend_base, id)).is_some_and(|backend| backend.flags & USABLE != 0);
+    let (backend, event) = owner(&flows, slot, passenger, tick(tables), usable);
+    if let Some(event) = event {
+        tables.count_flow(event);
+    }
+    Some(backend)
 }
 
 #[inline(always)]
@@ -220,7 +563,9 @@ fn limit<T: Tables>(tables: &T, service: &ServiceEntry, datagram: &Datagram) -> 
     let clock = if service.flags & EXACT_CLOCK != 0 { Clock::Exact } else { Clock::Coarse };
     let hash = tables.hash_key().source(datagram.source, service.id);
     let buckets = tables.buckets(hash).ok_or(DropReason::Inconsistent)?;
-    match charge(&buckets, hash, tables.now(clock), &service.limit) {
+    let now = tables.now(clock);
+    let admission = charge_once(&buckets, hash, now, &service.limit);
+    match admission.unwrap_or_else(|| tables.charge_again(hash, now, &service.limit)) {
         Admission::Admitted => Ok(()),
         Admission::Limited => Err(DropReason::Limited),
         Admission::Contended => {
@@ -228,4 +573,132 @@ fn limit<T: Tables>(tables: &T, service: &ServiceEntry, datagram: &Datagram) -> 
             Ok(())
         }
     }
+}
+
+/// Sends a later fragment where the first one went.
+#[inline(always)]
+fn follow<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    link: &Link,
+    datagram: &Datagram,
+    fragment: &Fragment,
+) -> Result<u32, Refusal> {
+    // RFC 3128: the second piece must not be able to overwrite flags and ports that were judged in the first.
+    if datagram.protocol == protocol::TCP && fragment.offset == 8 {
+        return Err(DropReason::FragmentOverlap.into());
+    }
+    let hash = datagram.fragments(tables.hash_key(), fragment.identification);
+    let Some(Piece::ToBackend(row)) = tables.recall_fragment(hash).map(Piece::from_word) else {
+        return Err(DropReason::FragmentUnknown.into());
+    };
+    let backend = tables.backend(row).ok_or(DropReason::Inconsistent)?;
+    let load = Load {
+        hash: tables.hash_key().affinity(datagram.addresses),
+        ..load(link, datagram, Payload::LaterPiece)
+    };
+    deliver(packet, &load, backend)?;
+    tables.count_forwarded(row, (ETHERNET_LENGTH + datagram.length) as u64, false);
+    Ok(backend.ifindex)
+}
+
+/// Makes a backend's reply come from its VIP, and sends it on by the host's routes.
+#[inline(always)]
+fn from_backend<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    link: &Link,
+    Found { region, datagram, fragment }: &Found,
+) -> Result<u32, Refusal> {
+    let (index, ports) = match fragment.part {
+        Part::Later => {
+            let hash = datagram.fragments(tables.hash_key(), fragment.identification);
+            match tables.recall_fragment(hash).map(Piece::from_word) {
+                Some(Piece::ToClient(index)) => (index, None),
+                _ => return Err(PassReason::NotForVip.into()),
+            }
+        }
+        _ => reply(packet, tables, link, *region, datagram, fragment).ok_or(PassReason::NotForVip)?,
+    };
+    let service = tables.service(index).ok_or(DropReason::Inconsistent)?;
+    if service.flags & REPLIES == 0 {
+        return Err(PassReason::NotForVip.into());
+    }
+    let hops = Hops::of(packet, link, datagram).filter(|hops| hops.left > 1).ok_or(PassReason::NotForVip)?;
+    // What is for the host itself, such as the answer to a health check, stays as it is.
+    let routed = routed(packet, link, datagram).ok_or(PassReason::NotForVip)?;
+    let onward = packet.route(&routed);
+    if onward == Onward::Nowhere {
+        return Err(PassReason::NotForVip.into());
+    }
+    translate::to_client(packet, link.length, datagram, ports, service).ok_or(DropReason::Inconsistent)?;
+    if fragment.part == Part::First {
+        tables.remember_fragment(
+            datagram.fragments(tables.hash_key(), fragment.identification),
+            Piece::ToClient(index).word(),
+        );
+    }
+    let Onward::Hop(hop) = onward else { return Err(PassReason::Reply.into()) };
+    hops.spend(packet).ok_or(DropReason::Inconsistent)?;
+    packet.write(0, hop.macs).ok_or(DropReason::Inconsistent)?;
+    tables.count_reason(packet.ingress(), AnswerReason::Reply.counter());
+    Ok(hop.interface)
+}
+
+/// Where the translation of a reply stands, and its ports.
+#[inline(always)]
+fn reply<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    link: &Link,
+    region: Region,
+    datagram: &Datagram,
+    fragment: &Fragment,
+) -> Option<(u32, Option<Ports>)> {
+    let segment = Segment::parse(packet, link.length, datagram, fragment.part == Part::Whole).ok()?;
+    let key = ServiceKey::new(datagram.protocol, segment.ports.source());
+    let index = region.index(key);
+    let index = if tables.service(index)?.key == key { index } else { region.wildcard(key) };
+    let entry = tables.service(index)?;
+    let same = entry.key == key || entry.key == key.any_port();
+    same.then_some((index, Some(segment.ports)))
+}
+
+/// The hops that a packet may still make: who routes it takes one (RFC 1812, section 5.3.1).
+struct Hops {
+    at: usize,
+    left: u8,
+    is_ipv6: bool,
+}
+
+impl Hops {
+    #[inline(always)]
+    fn of<P: Packet>(packet: &P, link: &Link, datagram: &Datagram) -> Option<Self> {
+        let at = link.length + if datagram.is_ipv6 { 7 } else { 8 };
+        Some(Self { at, left: packet.read(at)?, is_ipv6: datagram.is_ipv6 })
+    }
+
+    #[inline(always)]
+    fn spend<P: Packet>(self, packet: &mut P) -> Option<()> {
+        packet.write(self.at, self.left - 1)?;
+        if self.is_ipv6 {
+            return Some(());
+        }
+        let checksum: Be16 = packet.read(self.at + 2)?;
+        let word = |hops: u8| Be16::new(u16::from(hops) << 8);
+        packet.write(self.at + 2, crate::checksum::replace(checksum, word(self.left), word(self.left - 1)))
+    }
+}
+
+/// What the host's routes are asked about a packet.
+#[inline(always)]
+fn routed<P: Packet>(packet: &P, link: &Link, datagram: &Datagram) -> Option<Routed> {
+    let addresses = if datagram.is_ipv6 {
+        let header: Ipv6Header = packet.read(link.length)?;
+        RoutedAddresses::V6(header.source, header.destination)
+    } else {
+        let header: Ipv4Header = packet.read(link.length)?;
+        RoutedAddresses::V4(header.source, header.destination)
+    };
+    Some(Routed { addresses, tos: datagram.tos, protocol: datagram.protocol, length: datagram.length as u16 })
 }

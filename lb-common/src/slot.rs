@@ -10,6 +10,9 @@ impl BackendId {
     /// Backends that one service can have.
     pub const LIMIT: usize = 1 << 15;
 
+    /// The id 0.
+    pub const FIRST: Self = Self(0);
+
     /// The id with this number, or `None` if it does not fit 15 bits.
     pub const fn try_new(number: u16) -> Option<Self> {
         if (number as usize) < Self::LIMIT { Some(Self(number)) } else { None }
@@ -50,6 +53,12 @@ impl Slot {
     /// A slot that new flows find at `current` and old flows at `fallback`.
     pub const fn moving(current: BackendId, fallback: BackendId) -> Self {
         Self(current.0 as u32 | (fallback.0 as u32) << FALLBACK_SHIFT | MOVING)
+    }
+
+    /// The slot of a word out of the table.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        Self(word)
     }
 
     /// The owner of new flows.

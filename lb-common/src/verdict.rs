@@ -7,6 +7,8 @@ pub enum Verdict {
     Pass(PassReason),
     /// Discard it.
     Drop(DropReason),
+    /// Send the answer that it became out of the interface it came in by.
+    Answer(AnswerReason),
     /// Send it out of the interface it came in by.
     Transmit,
     /// Send it out of the interface with this index.
@@ -20,6 +22,10 @@ pub enum Refusal {
     Pass(PassReason),
     /// It is ours and cannot or must not be delivered.
     Drop(DropReason),
+    /// It is ours, and more than this many bytes of IP, which is what fits the way to its backend.
+    TooBig(u16),
+    /// It became an answer.
+    Answer(AnswerReason),
 }
 
 impl From<PassReason> for Refusal {
@@ -36,18 +42,16 @@ impl From<DropReason> for Refusal {
     }
 }
 
-impl From<Refusal> for Verdict {
+impl PassReason {
+    /// Whether it is said of packets that are not for a VIP.
     #[inline(always)]
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Pass(reason) => Self::Pass(reason),
-            Refusal::Drop(reason) => Self::Drop(reason),
-        }
+    pub const fn is_of_bystander(self) -> bool {
+        matches!(self, Self::NotIp | Self::NotForVip | Self::OtherProtocol)
     }
 }
 
-/// Counters per interface: reasons of both kinds, with room for more.
-pub const REASON_COUNTERS: u32 = 64;
+/// Counters per interface: reasons of all kinds, with room for more.
+pub const REASON_COUNTERS: u32 = 96;
 
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident from $first:literal { $($variant:ident $label:literal $meaning:literal)* }) => {
@@ -89,6 +93,8 @@ reasons! {
         ShortFrame "short_frame" "The frame ends before its destination address."
         OtherProtocol "other_protocol" "It is for a VIP, but neither TCP nor UDP follows the IP header."
         NoService "no_service" "It is for a VIP, but no service has this port and protocol."
+        Reply "reply" "A backend's reply, translated back; the host's stack routes it on, since its next hop is not known."
+        Unanswered "unanswered" "It asks for an announced VIP's MAC address more often than is answered."
     }
 }
 
@@ -97,18 +103,33 @@ reasons! {
     DropReason from 32 {
         IpHeader "ip_header" "The IP version or the IPv4 header length is wrong."
         IpLength "ip_length" "The IP length is shorter than the headers or longer than the frame."
-        Fragment "fragment" "It is a fragment, whose ports cannot be known."
+        ExtensionHeader "extension_header" "Its IPv6 extension headers are cut off, or more than eight."
+        FragmentUnknown "fragment_unknown" "It is a later fragment, and the first has not come yet, or was not forwarded."
+        FragmentOverlap "fragment_overlap" "It is a fragment made to overwrite the TCP header (RFC 3128)."
         TransportHeader "transport_header" "The TCP or UDP header is cut off, or states a wrong length."
         Limited "limited" "The source has used up its token bucket."
         NoBackend "no_backend" "No backend of the service takes traffic."
         NoNeighbor "no_neighbor" "There is no route to the backend, or its MAC address is unknown."
-        TooBig "too_big" "With its outer header it exceeds the MTU towards the backend."
+        IcmpQuote "icmp_quote" "It is an ICMP error that does not quote a packet from the VIP, or is itself cut off."
+        TooBig "too_big" "With its outer header it exceeds the MTU towards the backend, and the sender was told just before."
         NoHeadroom "no_headroom" "The driver left no room for an outer header."
         Inconsistent "inconsistent" "A table names an entry that does not exist: please report it."
     }
 }
 
-const _: () = assert!(PassReason::ALL.len() <= 32 && DropReason::ALL.len() <= 32);
+reasons! {
+    /// What the program sends back by itself.
+    AnswerReason from 64 {
+        Echo "echo" "An echo request for a VIP was answered."
+        TooBig "too_big" "The sender of a packet that is too big for the way to its backend was told so."
+        Arp "arp" "An ARP request for an announced VIP was answered."
+        Neighbor "neighbor" "A neighbour solicitation for an announced VIP was answered."
+        Reply "reply" "A backend's reply was translated back and sent on to the client."
+    }
+}
+
+const _: () =
+    assert!(PassReason::ALL.len() <= 32 && DropReason::ALL.len() <= 32 && AnswerReason::ALL.len() <= 32);
 
 #[cfg(test)]
 mod tests {
@@ -119,10 +140,12 @@ mod tests {
     fn labels_and_counters_are_unique() {
         let passes = PassReason::ALL.iter().map(|r| (r.label(), r.counter()));
         let drops = DropReason::ALL.iter().map(|r| (r.label(), r.counter()));
-        let all: std::vec::Vec<_> = passes.chain(drops).collect();
-        let labels: BTreeSet<_> = all.iter().map(|(label, _)| label).collect();
+        let answers = AnswerReason::ALL.iter().map(|r| (r.label(), r.counter()));
+        let all: std::vec::Vec<_> = passes.chain(drops).chain(answers).collect();
         let counters: BTreeSet<_> = all.iter().map(|(_, counter)| counter).collect();
-        assert_eq!(labels.len(), all.len());
+        let labels = |labels: &[&str]| labels.iter().collect::<BTreeSet<_>>().len() == labels.len();
+        assert!(labels(&PassReason::ALL.iter().map(|r| r.label()).collect::<std::vec::Vec<_>>()));
+        assert!(labels(&DropReason::ALL.iter().map(|r| r.label()).collect::<std::vec::Vec<_>>()));
         assert_eq!(counters.len(), all.len());
         assert!(counters.iter().all(|counter| **counter < REASON_COUNTERS));
     }

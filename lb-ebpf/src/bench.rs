@@ -1,4 +1,4 @@
-//! Programs for the measuring harness: a wrapper that sets up each run, and floors, which do the least a case can do.
+//! Programs for the measuring harness: a wrapper that sets up each run, floors, which do the least a case can do, and traffic.
 
 #![no_std]
 #![no_main]
@@ -6,17 +6,18 @@
 
 mod packet;
 mod panic;
+mod traffic;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::{Array, ProgramArray};
-use aya_ebpf::helpers::bpf_xdp_get_buff_len;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use lb_common::bench::{RUN, SHRINK, STOP, STRIDE, Script};
+use lb_common::bench::{LOOKS, STRETCH, STRIDE, Script};
 use lb_common::packet::Packet;
 use lb_common::wire::{
-    Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, Ipv4Address, Ipv4Header,
-    Ipv6Address, Ipv6Header, Mac,
+    Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Address, Ipv4Header, Ipv6Address,
+    Ipv6Header, MACS_LENGTH, MacPair,
 };
 
 use crate::packet::XdpPacket;
@@ -29,7 +30,7 @@ static PROGRAMS: ProgramArray<1> = ProgramArray::new();
 /// Makes the frame what it was before the last run, but of the next flow, and runs the program under test on it.
 ///
 /// The kernel's own repetition of test runs shows a program its own output from the second run on.
-#[xdp]
+#[xdp(frags)]
 fn wrapper(context: XdpContext) -> u32 {
     let Some(script) = SCRIPT.get_ptr_mut(0) else { return XDP_ABORTED };
     // SAFETY: the harness runs one program at a time and waits for it before it touches the map.
@@ -39,13 +40,11 @@ fn wrapper(context: XdpContext) -> u32 {
     if restore(&mut packet, script, &program_context).is_none() {
         return XDP_ABORTED;
     }
-    match script.action {
-        // SAFETY: does not return if there is a program; all programs in the array are XDP programs.
-        RUN => unsafe { PROGRAMS.tail_call(&program_context, 0) },
-        STOP => return XDP_PASS,
-        SHRINK if packet.grow(20).and_then(|()| packet.shrink(20)).is_some() => return XDP_PASS,
-        _ => {}
+    if script.moves_head != 0 && packet.grow(20).and_then(|()| packet.shrink(20)).is_none() {
+        return XDP_ABORTED;
     }
+    // SAFETY: does not return if there is a program; all programs in the array are XDP programs.
+    unsafe { PROGRAMS.tail_call(&program_context, 0) };
     XDP_ABORTED
 }
 
@@ -61,25 +60,29 @@ fn restore(packet: &mut XdpPacket, script: &mut Script, context: &XdpContext) ->
     for (at, word) in script.head.iter().enumerate() {
         packet.write(at * size_of::<u64>(), *word)?;
     }
+    if script.runs.is_multiple_of(STRETCH) {
+        // SAFETY: the helper takes nothing and cannot fail.
+        script.clock[(script.runs / STRETCH) as usize % LOOKS] = unsafe { bpf_ktime_get_ns() };
+    }
     let flow = script.runs.wrapping_mul(STRIDE) & script.flows_mask;
     script.runs += 1;
     packet.write(script.flow_at as usize, Be32::new(script.flow_base.wrapping_add(flow) as u32))
 }
 
 /// Nothing: what every XDP program costs.
-#[xdp]
+#[xdp(frags)]
 fn pass_floor(_context: XdpContext) -> u32 {
     XDP_PASS
 }
 
 /// New MAC addresses, no logic.
-#[xdp]
+#[xdp(frags)]
 fn macs_floor(context: XdpContext) -> u32 {
-    sent(XdpPacket::new(context).write(0, [Mac::new([2; 6]), Mac::new([4; 6])]))
+    sent(XdpPacket::new(context).write(0, MacPair::new([2; 6], [4; 6])))
 }
 
 /// An IPv4 header and MAC addresses in front, no logic.
-#[xdp]
+#[xdp(frags)]
 fn encap20_floor(context: XdpContext) -> u32 {
     let header = Ipv4Header {
         version_ihl: 0x45,
@@ -97,7 +100,7 @@ fn encap20_floor(context: XdpContext) -> u32 {
 }
 
 /// An IPv6 header and MAC addresses in front, no logic.
-#[xdp]
+#[xdp(frags)]
 fn encap40_floor(context: XdpContext) -> u32 {
     let header = Ipv6Header {
         version_class_flow: Be32::new(6 << 28),
@@ -115,7 +118,8 @@ fn encap40_floor(context: XdpContext) -> u32 {
 fn encapsulate<H: bytemuck::NoUninit>(packet: &mut XdpPacket, ethertype: Be16, header: H) -> Option<()> {
     packet.grow(size_of::<H>())?;
     packet.write(ETHERNET_LENGTH, header)?;
-    packet.write(0, EthernetHeader { destination: Mac::new([2; 6]), source: Mac::new([4; 6]), ethertype })
+    packet.write(0, MacPair::new([2; 6], [4; 6]))?;
+    packet.write(MACS_LENGTH, ethertype)
 }
 
 #[inline(always)]

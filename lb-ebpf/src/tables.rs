@@ -10,15 +10,17 @@ use core::ptr::{addr_of, read_volatile, write_volatile};
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
-use lb_common::flow::{self, FlowEvent, FlowLines, FlowSet, set_of};
+use lb_common::answer;
+use lb_common::flow::{self, FlowEvent, FlowLines, FlowSet, Passenger, PassengerKind, set_of};
+use lb_common::fragment;
 use lb_common::hash::{HashKey, scale};
 use lb_common::layout::{
-    BackendEntry, BucketWords, FlowCounts, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings,
-    SlotLine, VIP_SETS, VipSet, Withheld,
+    BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES,
+    SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
-use lb_common::limiter::{BucketSet, WAYS};
-use lb_common::pipeline::{Clock, ServiceEvent, Tables};
-use lb_common::slot::Slot;
+use lb_common::limiter::{Admission, BucketSet, Gcra, WAYS, charge};
+use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
+use lb_common::slot::{BackendId, Slot};
 use lb_common::verdict::REASON_COUNTERS;
 
 /// `BPF_F_MMAPABLE` of `include/uapi/linux/bpf.h`.
@@ -33,6 +35,10 @@ static SERVICES: Array<ServiceEntry, 1, MMAPABLE> = Array::new();
 static SLOTS: Array<SlotLine, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static BACKENDS: Array<BackendEntry, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static FEATURES: Array<Features, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static INTERFACES: Array<InterfaceEntry, MAX_INTERFACES, MMAPABLE> = Array::new();
 #[btf_map]
 static BUCKETS: Array<BucketWords, 1, MMAPABLE> = Array::new();
 #[btf_map]
@@ -68,6 +74,16 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn hash_key(&self) -> &HashKey {
         &settings().hash_key
+    }
+
+    #[inline(always)]
+    fn features(&self) -> Features {
+        FEATURES.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn interface(&self, ingress: u32) -> Option<InterfaceEntry> {
+        INTERFACES.get(row_of(ingress)).copied()
     }
 
     #[inline(always)]
@@ -117,6 +133,36 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn charge_again(&self, hash: u64, now: u64, limit: &Gcra) -> Admission {
+        match charge_again(hash, now, limit.interval, limit.tolerance) {
+            0 => Admission::Admitted,
+            1 => Admission::Limited,
+            _ => Admission::Contended,
+        }
+    }
+
+    #[inline(always)]
+    fn in_motion(&self, passenger: &Passenger, slot: Slot, backend_base: u32) -> Option<BackendId> {
+        let Passenger { hash, slot: index, kind } = *passenger;
+        BackendId::try_new(in_motion(hash, slot.word(), index, kind as u32, backend_base))
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, hash: u64, piece: u32) {
+        remember_fragment(hash, piece);
+    }
+
+    #[inline(always)]
+    fn recall_fragment(&self, hash: u64) -> Option<u32> {
+        u32::try_from(recall_fragment(hash)).ok()
+    }
+
+    #[inline(always)]
+    fn affords(&self, source: u64) -> bool {
+        affords(source) != 0
+    }
+
+    #[inline(always)]
     fn count_forwarded(&self, backend: u32, bytes: u64, opens: bool) {
         if let Some(row) = FORWARDED.get_ptr_mut(backend) {
             // SAFETY: the row is this CPU's own, and a program is not interrupted by itself on its CPU.
@@ -155,6 +201,49 @@ impl Tables for KernelTables {
             unsafe { *count += 1 };
         }
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn charge_again(hash: u64, now: u64, interval: u64, tolerance: u64) -> u32 {
+    let limit = Gcra { interval, tolerance };
+    let admission = KernelTables.buckets(hash).map(|buckets| charge(&buckets, hash, now, &limit));
+    admission.unwrap_or(Admission::Contended) as u32
+}
+
+/// The backend of a packet in a moving slot; no backend's number if a table has no such entry.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn in_motion(hash: u64, slot: u32, index: u32, kind: u32, backend_base: u32) -> u16 {
+    let kind = match kind {
+        0 => PassengerKind::Goes,
+        1 => PassengerKind::Opens,
+        _ => PassengerKind::Speaks,
+    };
+    let passenger = Passenger { hash, slot: index, kind };
+    let owner = pipeline::in_motion(&KernelTables, &passenger, Slot::from_word(slot), backend_base);
+    owner.map_or(u16::MAX, BackendId::number)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn remember_fragment(hash: u64, piece: u32) -> u32 {
+    fragment::remember(&KernelTables, hash, piece);
+    0
+}
+
+/// What was remembered, or a number that is no word.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn recall_fragment(hash: u64) -> u64 {
+    fragment::recall(&KernelTables, hash).map_or(u64::MAX, u64::from)
+}
+
+/// Whether the program answers a source once more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn affords(source: u64) -> u32 {
+    u32::from(answer::affords(&KernelTables, source))
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::announce::Announcer;
 use crate::api::{self, ApiSocket};
 use crate::config::{Config, HashKeyError, read_hash_key};
 use crate::controller::{Controller, ControllerError, Handle};
@@ -70,6 +71,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         config.services.into_iter().map(|service| (service.name.clone(), service)).collect();
     let (mut controller, handle) = Controller::start(datapath, services).await?;
     let attachments = attach(controller.datapath(), &config.daemon.interfaces, &indices)?;
+    let interfaces = config.daemon.interfaces.into_iter().zip(indices);
+    let _announcer = Announcer::start(interfaces, controller.announced());
     serve(controller, handle, api, metrics, &attachments, stop).await
 }
 

@@ -2,8 +2,9 @@
 //!
 //! [`config`] and [`api`] turn what people and programs want into [`model`] types; the [`controller`] owns them, asks
 //! [`placement`] where everything stands, and brings the [`datapath`] there. [`health`] and [`neighbors`] tell it what is
-//! well and what is where. [`cli`] talks to a running daemon through [`client`].
+//! well and what is where; [`announce`] tells the neighbours. [`cli`] talks to a running daemon through [`client`].
 
+pub mod announce;
 pub mod api;
 pub mod cli;
 pub mod client;

@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::api::double::Double;
     use crate::model::{AdminState, ForwardMode, Protocol, Weight};
-    use crate::view::{ReasonCount, SlotsView};
+    use crate::view::{OptionsView, ReasonCount, SlotsView};
 
     fn reason(reason: &str, packets: u64) -> ReasonCount {
         ReasonCount { reason: reason.to_owned(), meaning: String::new(), packets }
@@ -254,6 +254,7 @@ mod tests {
             protocol: Protocol::Tcp,
             mode: ForwardMode::DsrL2,
             limit: limit.map(str::to_owned),
+            options: OptionsView::default(),
             table_size: 65_537,
             slots: SlotsView { settled: 65_530, moving: 7 },
             backends_serving: 1,

@@ -2,6 +2,8 @@
 //!
 //! Configuration, API and CLI all parse into these types; placement and reconciliation read nothing else.
 
+mod outer_source;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -9,6 +11,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::outer_source::{OuterSource, OuterSourceError};
 
 /// The port of an endpoint: one number, or every port (`*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +135,17 @@ pub enum Protocol {
     Udp,
 }
 
+impl Protocol {
+    /// The idle time-out of a service that names none: IPVS's for TCP (15 minutes) and netfilter's for UDP streams
+    /// (2 minutes).
+    pub fn idle_timeout(self) -> Duration {
+        match self {
+            Self::Tcp => Duration::from_mins(15),
+            Self::Udp => Duration::from_mins(2),
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -221,14 +236,13 @@ pub enum Affinity {
     Source,
 }
 
-/// The source address of outer headers: an address, or a prefix whose other bits come from the flow's hash, which spreads
-/// one balancer's packets over a backend's receive queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OuterSource {
-    /// The address; the bits behind the prefix are zero.
-    pub address: IpAddr,
-    /// Bits that every packet has alike: 8 to 32 for IPv4, 96 to 128 for IPv6.
-    pub prefix: u8,
+impl fmt::Display for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flow => "flow",
+            Self::Source => "source",
+        })
+    }
 }
 
 /// The port that GUE tunnels end at unless told otherwise (IANA, service name `gue`).
@@ -276,13 +290,8 @@ pub struct Service {
 
 impl Service {
     /// A flow that sends nothing for this long may be forgotten, and with it where its packets went.
-    ///
-    /// Unless configured it is IPVS's for TCP (15 minutes) and netfilter's for UDP streams (2 minutes).
     pub fn idle_timeout(&self) -> Duration {
-        self.options.idle_timeout.unwrap_or(match self.protocol {
-            Protocol::Tcp => Duration::from_mins(15),
-            Protocol::Udp => Duration::from_mins(2),
-        })
+        self.options.idle_timeout.unwrap_or(self.protocol.idle_timeout())
     }
 }
 

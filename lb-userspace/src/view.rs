@@ -1,8 +1,13 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
+use std::fmt;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AdminState, ForwardMode, Protocol, Weight};
+use crate::config::show_duration;
+use crate::model::{AdminState, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions, Weight};
 
 /// The daemon as a whole: `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +91,8 @@ pub struct ServiceView {
     pub mode: ForwardMode,
     /// The limit in words, such as `1000 packets/s per source, burst 200`; `None` if unlimited.
     pub limit: Option<String>,
+    /// What it does in a way of its own.
+    pub options: OptionsView,
     /// Slots of its Maglev table.
     pub table_size: u32,
     /// Its slots now; none while no backend is alive.
@@ -104,6 +111,62 @@ pub struct ServiceView {
     pub limited: u64,
     /// Packets let through because the limiter's set was full of other busy sources.
     pub contended: u64,
+}
+
+/// What of a service's options differs from the default, named and written as in the configuration; the rest is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptionsView {
+    /// UDP port of its tunnels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gue_port: Option<NonZeroU16>,
+    /// Source of outer headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer_source: Option<String>,
+    /// What of a flow decides about its backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Whether its packets are QUIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quic: Option<bool>,
+    /// After how long without a packet a flow counts as gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    /// How the balancer makes itself known as the one that has the VIP: `l2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<String>,
+}
+
+impl OptionsView {
+    /// The options of a service.
+    pub fn of(service: &Service) -> Self {
+        let ServiceOptions { affinity, quic, announce, outer_source, gue_port, .. } = service.options;
+        let idle_timeout = service.idle_timeout();
+        let unusual = |timeout: &Duration| *timeout != service.protocol.idle_timeout();
+        Self {
+            gue_port: gue_port.filter(|port| *port != GUE_PORT),
+            outer_source: outer_source.map(|source| source.to_string()),
+            affinity: Some(affinity).filter(|affinity| *affinity != Affinity::default()),
+            quic: quic.then_some(true),
+            idle_timeout: Some(idle_timeout).filter(unusual).map(show_duration),
+            announce: announce.then(|| "l2".to_owned()),
+        }
+    }
+}
+
+/// `affinity=source idle_timeout=5m`, or `none`.
+impl fmt::Display for OptionsView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = [
+            self.gue_port.map(|port| format!("gue_port={port}")),
+            self.outer_source.as_ref().map(|source| format!("outer_source={source}")),
+            self.affinity.map(|affinity| format!("affinity={affinity}")),
+            self.quic.map(|quic| format!("quic={quic}")),
+            self.idle_timeout.as_ref().map(|timeout| format!("idle_timeout={timeout}")),
+            self.announce.as_ref().map(|announce| format!("announce={announce}")),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        if words.is_empty() { f.write_str("none") } else { f.write_str(&words.join(" ")) }
+    }
 }
 
 /// A backend's health as the checks see it.
@@ -188,4 +251,66 @@ pub struct Problem {
     pub status: u16,
     /// What happened and what to do, a sentence.
     pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Endpoint;
+
+    fn view(protocol: Protocol, options: ServiceOptions) -> OptionsView {
+        let vip: Endpoint = "192.0.2.10:80".parse().unwrap();
+        OptionsView::of(&Service {
+            name: "web".to_owned(),
+            vip,
+            protocol,
+            mode: ForwardMode::Gue,
+            table_size: 251,
+            limit: None,
+            health: None,
+            options,
+            backends: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn options_are_told_as_they_are_configured() {
+        let options = ServiceOptions {
+            affinity: Affinity::Source,
+            quic: true,
+            idle_timeout: Some(Duration::from_secs(90)),
+            announce: true,
+            outer_source: Some("10.99.0.0/16".parse().unwrap()),
+            gue_port: NonZeroU16::new(6081),
+        };
+        let view = view(Protocol::Udp, options);
+        let json = serde_json::json!({
+            "gue_port": 6081, "outer_source": "10.99.0.0/16", "affinity": "source", "quic": true,
+            "idle_timeout": "90s", "announce": "l2"
+        });
+        assert_eq!(serde_json::to_value(&view).unwrap(), json);
+        assert_eq!(serde_json::from_value::<OptionsView>(json).unwrap(), view);
+        assert_eq!(
+            view.to_string(),
+            "gue_port=6081 outer_source=10.99.0.0/16 affinity=source quic=true idle_timeout=90s announce=l2"
+        );
+    }
+
+    #[test]
+    fn what_is_as_usual_is_not_told() {
+        let timeout = |minutes| Some(Duration::from_mins(minutes));
+        let spelt_out = |timeout| ServiceOptions {
+            idle_timeout: timeout,
+            gue_port: Some(GUE_PORT),
+            ..ServiceOptions::default()
+        };
+        for (protocol, minutes) in [(Protocol::Tcp, 15), (Protocol::Udp, 2)] {
+            for options in [ServiceOptions::default(), spelt_out(timeout(minutes))] {
+                assert_eq!(view(protocol, options), OptionsView::default());
+            }
+        }
+        assert_eq!(view(Protocol::Udp, spelt_out(timeout(15))).to_string(), "idle_timeout=15m");
+        assert_eq!(serde_json::to_string(&OptionsView::default()).unwrap(), "{}");
+        assert_eq!(OptionsView::default().to_string(), "none");
+    }
 }

@@ -1,17 +1,18 @@
 //! Next hops against the real kernel, in network namespaces that each test makes for itself. Needs root, else each test
 //! counts as ignored.
 
+mod cable;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
 use std::net::IpAddr;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lb_userspace::neighbors::{Mac, Neighbors, NextHop, Unreachable};
-use libtest_mimic::{Arguments, Failed, Trial};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use libtest_mimic::{Arguments, Trial};
+
+use cable::{Cable, PATIENCE, batch, events_lost, ifindex, in_a_thread, ip, wait_for};
 
 const LB_MAC: Mac = [2, 0, 0, 0, 0, 1];
 const PEER_MAC: Mac = [2, 0, 0, 0, 0, 2];
@@ -22,13 +23,10 @@ const ON_LINK: [&str; 2] = ["10.0.0.2", "fd00::2"];
 /// On-link addresses that nobody holds.
 const NOBODY: [&str; 2] = ["10.0.0.77", "fd00::77"];
 
-/// Far longer than anything here takes: a test that runs into it fails.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 fn main() {
     let root = rustix::process::geteuid().is_root();
     let trial = |name: &'static str, test: fn(&mut Lab)| {
-        Trial::test(name, move || in_a_namespace(test)).with_ignored_flag(!root)
+        Trial::test(name, move || in_a_thread(move || test(&mut Lab::new()))).with_ignored_flag(!root)
     };
     let trials = vec![
         trial("on_link_backends_resolve_once_their_neighbor_answers", on_link),
@@ -53,100 +51,22 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// A network namespace that lives as long as the process inside of it; that one ends when its input is closed, also when
-/// the test is killed.
-struct Namespace(Child);
-
-impl Namespace {
-    fn new() -> Self {
-        let mut holder = Command::new("unshare")
-            .args(["--net", "sh", "-c", "echo ready; exec cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare is part of util-linux");
-        let mut line = String::new();
-        let output = holder.stdout.take().expect("its output is piped");
-        BufReader::new(output).read_line(&mut line).expect("its output is readable");
-        assert_eq!(line, "ready\n", "unshare made no network namespace");
-        Self(holder)
-    }
-
-    fn path(&self) -> String {
-        format!("/proc/{}/ns/net", self.0.id())
-    }
-
-    fn enter(&self) {
-        let namespace = File::open(self.path()).expect("its holder is alive");
-        move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
-            .expect("root may enter a namespace");
-    }
-
-    /// Runs `ip` inside.
-    fn ip(&self, arguments: &str) {
-        let namespace = format!("--net={}", self.path());
-        run(Command::new("nsenter").args([&namespace, "ip"]).args(arguments.split(' ')), arguments);
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        self.0.wait().expect("the holder of a namespace can be waited for");
-    }
-}
-
 /// Two hosts on a cable: this thread is on the balancer (`lb0`, 10.0.0.1, `fd00::1`), the peer (`peer0`, 10.0.0.2,
 /// `fd00::2`) is a backend and a router.
 struct Lab {
-    peer: Namespace,
-    _balancer: Namespace,
+    cable: Cable,
     runtime: tokio::runtime::Runtime,
     neighbors: Neighbors,
 }
 
-/// Runs a test in a thread of its own, for a thread that entered a namespace does not come back.
-fn in_a_namespace(test: fn(&mut Lab)) -> Result<(), Failed> {
-    let outcome = thread::spawn(move || test(&mut Lab::new())).join();
-    outcome.map_err(|panic| {
-        let said = panic.downcast_ref::<String>().cloned();
-        let said = said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        Failed::from(said.unwrap_or_else(|| "the test panicked".to_owned()))
-    })
-}
-
 impl Lab {
     fn new() -> Self {
-        let (balancer, peer) = (Namespace::new(), Namespace::new());
-        // Without duplicate address detection the addresses, also the link-local ones that neighbor solicitations are sent
-        // from, are usable at once.
-        let no_detection = "/proc/sys/net/ipv6/conf/default/accept_dad";
-        for namespace in [&peer, &balancer] {
-            namespace.enter();
-            fs::write(no_detection, "0").expect("a sysctl of the namespace");
-        }
-        ip(&format!("link add lb0 address 02:00:00:00:00:01 type veth peer peer0 netns {}", peer.0.id()));
-        for command in [
-            "addr add 10.0.0.1/24 dev lb0",
-            "addr add fd00::1/64 dev lb0",
-            "link set lb0 up",
-            "link set lo up",
-        ] {
-            ip(command);
-        }
-        for command in [
-            "link set peer0 address 02:00:00:00:00:02",
-            "addr add 10.0.0.2/24 dev peer0",
-            "addr add fd00::2/64 dev peer0",
-            "link set peer0 up",
-        ] {
-            peer.ip(command);
-        }
+        let cable = Cable::new();
         wait_for_the_cable();
         hurry();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let neighbors = runtime.block_on(Neighbors::connect()).expect("the kernel has netlink");
-        let mut lab = Self { peer, _balancer: balancer, runtime, neighbors };
+        let mut lab = Self { cable, runtime, neighbors };
         lab.quiet();
         lab
     }
@@ -219,31 +139,11 @@ fn hurry() {
 
 /// Waits until `ip neigh` shows the entry in the state.
 fn wait_for_state(target: &str, state: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let shown = ip(&format!("neigh show {target} dev lb0"));
-        if shown.contains(state) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{target} is not {state} but {shown:?}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_for(state, || ip(&format!("neigh show {target} dev lb0")));
 }
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
-}
-
-/// Runs `ip` on the balancer; what it printed.
-fn ip(arguments: &str) -> String {
-    run(Command::new("ip").args(arguments.split(' ')), arguments)
-}
-
-fn run(command: &mut Command, what: &str) -> String {
-    let output = command.output().expect("iproute2 and util-linux are installed");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {what}: {errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn mac_of(outcome: &Result<NextHop, Unreachable>) -> Option<Mac> {
@@ -252,11 +152,6 @@ fn mac_of(outcome: &Result<NextHop, Unreachable>) -> Option<Mac> {
 
 fn is_no_neighbor(outcome: &Result<NextHop, Unreachable>) -> bool {
     matches!(outcome, Err(Unreachable::NoNeighbor { .. }))
-}
-
-fn ifindex() -> u32 {
-    let shown = ip("-o link show dev lb0");
-    shown.split(':').next().and_then(|index| index.parse().ok()).expect("`ip -o link` begins with the index")
 }
 
 /// The next hop over `lb0` to the peer.
@@ -336,7 +231,7 @@ fn failed_and_recovered(lab: &mut Lab) {
     for (target, length) in NOBODY.iter().zip([24, 64]) {
         assert!(is_no_neighbor(&lab.resolve_one(target)));
         wait_for_state(target, "FAILED");
-        lab.peer.ip(&format!("addr add {target}/{length} dev peer0"));
+        lab.cable.peer.ip(&format!("addr add {target}/{length} dev peer0"));
         // The failed entry may be probed again a second after the first probe: nothing else can wake the resolver.
         thread::sleep(Duration::from_millis(1100));
         assert!(is_no_neighbor(&lab.resolve_one(target)));
@@ -382,12 +277,12 @@ fn own_and_shared_addresses(lab: &mut Lab) {
 fn link_down(lab: &mut Lab) {
     for target in ON_LINK {
         lab.until(target, Result::is_ok).expect("waited for");
-        lab.peer.ip("link set peer0 down");
+        lab.cable.peer.ip("link set peer0 down");
         let down = Unreachable::LinkDown { interface: "lb0".to_owned() };
         assert_eq!(lab.until(target, |outcome| !is_no_neighbor(outcome) && outcome.is_err()), Err(down));
-        lab.peer.ip("link set peer0 up");
+        lab.cable.peer.ip("link set peer0 up");
         // IPv6 addresses do not survive their link.
-        lab.peer.ip("addr replace fd00::2/64 dev peer0");
+        lab.cable.peer.ip("addr replace fd00::2/64 dev peer0");
         lab.until(target, |outcome| !matches!(outcome, Err(Unreachable::LinkDown { .. }))).ok();
         lab.quiet();
     }
@@ -429,10 +324,7 @@ fn lost_events(lab: &mut Lab) {
     lab.quiet();
     // The runtime stands still meanwhile, so the socket's buffer overflows.
     let route = |n: u32| format!("route add 10.{}.{}.0/24 dev lb0", 100 + n / 200, n % 200);
-    let batch: Vec<String> = (0..20_000).map(route).collect();
-    let mut file = tempfile::NamedTempFile::new().expect("there is a directory for temporary files");
-    file.write_all(batch.join("\n").as_bytes()).expect("it is writable");
-    ip(&format!("-batch {}", file.path().display()));
+    batch((0..20_000).map(route));
     assert!(events_lost(), "the buffer did not overflow");
     assert!(lab.changed_within(PATIENCE));
     assert!(lab.resolve_one(ON_LINK[0]).is_ok());
@@ -440,15 +332,6 @@ fn lost_events(lab: &mut Lab) {
     ip("route add 10.9.0.0/16 via 10.0.0.2");
     assert!(lab.changed_within(PATIENCE), "events go on after an overflow");
     assert!(lab.resolve_one("10.9.1.1").is_ok());
-}
-
-/// Whether a netlink socket of this namespace lost events: the ninth column of the kernel's list.
-fn events_lost() -> bool {
-    let sockets = fs::read_to_string("/proc/thread-self/net/netlink").expect("the kernel lists its sockets");
-    sockets
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(8))
-        .any(|drops| drops != "Drops" && drops != "0")
 }
 
 fn thousands(lab: &mut Lab) {

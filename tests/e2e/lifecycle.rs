@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::daemon::Config;
-use lb_tests::load;
 use lb_tests::net::{Node, VIP4};
 use lb_tests::servers::HTTP_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
+use lb_tests::{load, process, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cases::{Case, cases, ensure_detached, ensure_spread, web};
+use crate::cases::{Case, FAMILIES, cases, ensure_detached, ensure_spread, web};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!["lifecycle":
@@ -19,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         sigint_detaches,
         a_killed_daemon_is_followed_by_another,
         generic_mode_with_a_warning,
+        neighbors_learn_an_announced_vip,
     ]
 }
 
@@ -55,6 +56,29 @@ fn a_killed_daemon_is_followed_by_another(tools: Tools) -> Result<()> {
     ensure!(site.files("lb").socket.exists(), "this test wants to find a stale socket");
     site.serve(&config)?;
     ensure_spread(&load::requests(&site.client(1), (VIP4, HTTP_PORT).into(), 60)?)
+}
+
+/// A client that remembers another machine for the VIP is told better, once the program is there to answer it.
+fn neighbors_learn_an_announced_vip(tools: Tools) -> Result<()> {
+    let mut site = Site::new(tools)?;
+    for (family, vip) in FAMILIES {
+        let old = format!("neigh replace {vip} lladdr 02:00:00:00:00:99 dev eth0 nud stale");
+        site.lab.ip(Node::Client(1), &[old])?;
+        site.serve(&Config::new(vec![web(vip).with("announce = \"l2\"")]))?;
+        let link = site.lab.link(Node::Balancer, "client1")?;
+        let mac = link["address"].as_str().context("no MAC address")?;
+        wait::until(Duration::from_secs(5), &format!("the client knows the {family} VIP at {mac}"), || {
+            let mut command = site.client(1).command("ip");
+            command.args(["neigh", "show", &vip.to_string(), "dev", "eth0"]);
+            let shown = process::succeed(command, Duration::from_secs(5))?;
+            ensure!(shown.contains(mac), "it knows {shown:?}");
+            Ok(())
+        })?;
+        let view = site.status()?.services.remove(0);
+        ensure!(view.options.announce.as_deref() == Some("l2"), "the status tells {:?}", view.options);
+        site.take_daemon()?.stop()?;
+    }
+    Ok(())
 }
 
 /// Devices without XDP support of their own, in the order in which they are tried: not every kernel has each.

@@ -172,15 +172,23 @@ fn lawful(host: &mut Host<'_>, frame: &[u8]) -> Result<()> {
     check_lawful(frame, &seen).map_err(|error| anyhow!("{error:#}\nframe {}", hex(frame)))
 }
 
-/// A frame that is not forwarded is unchanged; one that is gets an outer header or none, and is the same behind it.
+/// A frame that is not forwarded is unchanged; one that is gets an outer header or none, and is the same behind it. An answer
+/// is a frame of its own.
 fn check_lawful(frame: &[u8], seen: &Seen) -> Result<()> {
+    let answered = seen.counts.keys().any(|counter| matches!(counter, Counter::Answer(..)));
     match seen.action {
         Action::Aborted => return Err(anyhow!("the program aborted")),
         Action::Pass | Action::Drop => ensure!(seen.frame == frame, "the frame was changed"),
+        Action::Transmit if answered => {}
         Action::Transmit | Action::Redirect => {
             let outer = seen.frame.len().checked_sub(frame.len());
             ensure!(matches!(outer, Some(0 | 20 | 40)), "the frame is now {} bytes long", seen.frame.len());
-            ensure!(seen.frame.ends_with(&frame[14..]), "the IP packet was changed");
+            let tags = frame[12..]
+                .chunks(4)
+                .take(2)
+                .take_while(|tag| matches!(tag[..2], [0x81, 0x00] | [0x88, 0xa8]));
+            let link = 14 + 4 * tags.count();
+            ensure!(seen.frame.ends_with(&frame[link..]), "the IP packet was changed");
         }
     }
     check_counts(seen)
@@ -191,10 +199,10 @@ fn check_counts(seen: &Seen) -> Result<()> {
     let sum = |of: fn(&Counter) -> bool| -> u64 {
         seen.counts.iter().filter(|(counter, _)| of(counter)).map(|(_, count)| count).sum()
     };
-    let reasons = sum(|counter| matches!(counter, Counter::Reason(..)));
+    let reasons = sum(|counter| matches!(counter, Counter::Reason(..) | Counter::Answer(..)));
     let forwarded = sum(|counter| matches!(counter, Counter::Forwarded(_, "packets")));
     let expected = match seen.action {
-        Action::Transmit | Action::Redirect => (0, 1),
+        Action::Transmit | Action::Redirect if reasons == 0 => (0, 1),
         _ => (1, 0),
     };
     ensure!((reasons, forwarded) == expected, "{:?} was counted as {:?}", seen.action, seen.counts);

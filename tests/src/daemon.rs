@@ -60,6 +60,8 @@ pub struct Service {
     pub limit: Option<(u64, u32)>,
     /// The value of `health`, as it stands in the file.
     pub health: Option<String>,
+    /// Further lines of its section, as they stand in the file.
+    pub options: String,
     /// Its backends' addresses; they listen on the service's port.
     pub backends: Vec<IpAddr>,
 }
@@ -74,6 +76,7 @@ impl Service {
             mode: ForwardMode::DsrL2,
             limit: None,
             health: None,
+            options: String::new(),
             backends: BACKENDS.map(|node| node.address_like(vip.ip())).to_vec(),
         }
     }
@@ -82,6 +85,13 @@ impl Service {
     #[must_use]
     pub fn checked(mut self) -> Self {
         self.health = Some(QUICK_HEALTH.to_owned());
+        self
+    }
+
+    /// With further lines in its section.
+    #[must_use]
+    pub fn with(mut self, options: &str) -> Self {
+        self.options = format!("{}{options}\n", self.options);
         self
     }
 
@@ -132,6 +142,7 @@ impl Service {
         if let Some(health) = &self.health {
             let _ = writeln!(text, "health = {health}");
         }
+        text += &self.options;
         let backends = self.backends.iter().map(|ip| endpoint(SocketAddr::new(*ip, self.vip.port())));
         let backends: Vec<String> = backends.map(|at| format!("    {{ address = \"{at}\" }},\n")).collect();
         let _ = writeln!(text, "backends = [\n{}]", backends.concat());

@@ -36,7 +36,7 @@ pub(crate) fn exec(args: Vec<OsString>) -> Result<()> {
 
 /// Becomes `lb-bench`, optimised.
 pub(crate) fn exec_bench(args: &[OsString]) -> Result<()> {
-    setup::ensure(Purpose::Run)?;
+    setup::ensure(Purpose::Measure)?;
     cargo::run(&["build", "--release", "--package", "lb-tests", "--bin", "lb-bench"])?;
     become_program(Command::new(cargo::binary("release", "lb-bench")?).args(args))
 }

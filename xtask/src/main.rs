@@ -37,9 +37,9 @@ enum Command {
         #[command(subcommand)]
         action: Option<Lab>,
     },
-    /// Measure what packets and tables cost, beside programs that do the least
+    /// Measure what packets and tables cost beside programs that do the least, or how fast packets are forwarded
     Bench {
-        /// Passed on to the harness: names of cases, --json FILE
+        /// Passed on to the harness: names of cases, or `forward` [--seconds N]; --json FILE
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },

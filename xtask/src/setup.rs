@@ -17,12 +17,16 @@ use crate::{cargo, debian};
 pub(crate) enum Purpose {
     /// Building and running.
     Run,
+    /// That, and comparing with others.
+    Measure,
     /// That, and rustfmt and clippy.
     Test,
 }
 
 /// The programs that the lab runs, and Debian's packages that have them.
 const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux")];
+/// The programs of those that the load balancer is compared with.
+const RIVALS: [(&str, &str); 1] = [("nft", "nftables")];
 
 /// Makes the machine ready, or says what it lacks. Silent and quick if it is ready.
 pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
@@ -30,7 +34,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
         return Ok(());
     }
     if is_debian() && is_root() {
-        install_packages()?;
+        install_packages(purpose)?;
     }
     build_linker()?;
     match missing(purpose) {
@@ -48,7 +52,7 @@ struct Item {
 fn missing(purpose: Purpose) -> Vec<Item> {
     let recipe =
         Recipe::find(cargo::root()).err().into_iter().flat_map(|incomplete| recipe_items(&incomplete));
-    let programs = missing_programs().map(|(program, package)| program_item(program, package));
+    let programs = missing_programs(purpose).map(|(program, package)| program_item(program, package));
     let components = if purpose == Purpose::Test { missing_components() } else { Vec::new() };
     recipe.chain(programs).chain(components).collect()
 }
@@ -71,8 +75,9 @@ fn program_item(program: &str, package: &str) -> Item {
     Item { what: format!("the program `{program}`"), command }
 }
 
-fn missing_programs() -> impl Iterator<Item = (&'static str, &'static str)> {
-    PROGRAMS.into_iter().filter(|(program, _)| !is_on_path(program))
+fn missing_programs(purpose: Purpose) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let rivals = RIVALS.into_iter().filter(move |_| purpose != Purpose::Run);
+    PROGRAMS.into_iter().chain(rivals).filter(|(program, _)| !is_on_path(program))
 }
 
 /// A user's `PATH` may lack the directories of administration programs, which are found all the same.
@@ -120,13 +125,13 @@ fn is_root() -> bool {
 }
 
 /// Two rounds at most: the package of LLVM is known only when the compiler is there to be asked.
-fn install_packages() -> Result<()> {
-    if packages_to_install()?.is_empty() {
+fn install_packages(purpose: Purpose) -> Result<()> {
+    if packages_to_install(purpose)?.is_empty() {
         return Ok(());
     }
     debian::update()?;
     for _ in 0..2 {
-        let packages = packages_to_install()?;
+        let packages = packages_to_install(purpose)?;
         if packages.is_empty() {
             break;
         }
@@ -135,14 +140,14 @@ fn install_packages() -> Result<()> {
     Ok(())
 }
 
-fn packages_to_install() -> Result<Vec<String>> {
-    let wanted = wanted_packages();
+fn packages_to_install(purpose: Purpose) -> Result<Vec<String>> {
+    let wanted = wanted_packages(purpose);
     if wanted.is_empty() { Ok(wanted) } else { debian::not_installed(&wanted) }
 }
 
 /// No C compiler is among them: without one there would be no xtask to ask for it.
-fn wanted_packages() -> Vec<String> {
-    let programs = missing_programs().map(|(_, package)| package.to_owned());
+fn wanted_packages(purpose: Purpose) -> Vec<String> {
+    let programs = missing_programs(purpose).map(|(_, package)| package.to_owned());
     let recipe = if Recipe::find(cargo::root()).is_err() { recipe_packages() } else { Vec::new() };
     recipe.into_iter().chain(programs).collect()
 }

@@ -12,7 +12,7 @@ use std::vec::Vec;
 use std::{format, println, vec};
 
 use super::{BackendId, Slot};
-use crate::flow::{Entry, FlowSet as _, Passenger, Tick, WAYS, owner};
+use crate::flow::{Entry, FlowSet as _, Passenger, PassengerKind, Tick, WAYS, owner};
 
 const BACKENDS: u16 = 3;
 const FLOWS: usize = 2;
@@ -110,8 +110,9 @@ impl State {
             return (self.clone(), self.slot.current());
         }
         let set = self.table.map(Cell::new);
-        let packet = Passenger { hash: hash(flow), slot: 0, opens, now: Tick::from_ns(0) };
-        let (backend, _) = owner(&set, self.slot, &packet, |id| self.is_alive(id));
+        let kind = if opens { PassengerKind::Opens } else { PassengerKind::Goes };
+        let packet = Passenger { hash: hash(flow), slot: 0, kind };
+        let (backend, _) = owner(&set, self.slot, &packet, Tick::from_ns(0), |id| self.is_alive(id));
         (Self { table: set.map(Cell::into_inner), ..self.clone() }, backend)
     }
 

@@ -89,6 +89,7 @@ pub(super) fn services(services: &[ServiceView]) -> String {
         "NEW FLOWS",
         "LIMITED",
         "LIMIT",
+        "OPTIONS",
     ];
     let rows = services.iter().map(|service| {
         [
@@ -102,6 +103,7 @@ pub(super) fn services(services: &[ServiceView]) -> String {
             count(service.new_flows),
             count(service.limited),
             service.limit.clone().unwrap_or_else(|| "none".to_owned()),
+            service.options.to_string(),
         ]
     });
     table(header, &[4, 5, 6, 7, 8], rows)

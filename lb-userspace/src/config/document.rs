@@ -113,6 +113,15 @@ impl<'d> Node<'d> {
         found
     }
 
+    /// A truth value.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let boolean = self.value.as_bool();
+        if boolean.is_none() {
+            self.note_type("true or false");
+        }
+        boolean
+    }
+
     /// A whole number within `range`.
     pub(super) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
         let Some(integer) = self.value.as_integer() else {

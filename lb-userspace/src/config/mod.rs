@@ -1,7 +1,9 @@
 //! The configuration file: TOML in, [`Config`] out, or every mistake with its file, line and field.
 
+mod conflicts;
 mod document;
 mod hash_key;
+mod options;
 mod rules;
 mod service;
 mod units;
@@ -13,16 +15,20 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+pub use self::conflicts::{NatConflict, NatError, TogetherError, check_together, nat_conflicts};
 pub use self::hash_key::{HashKeyError, read_hash_key};
 pub use self::rules::{
-    BackendError, BurstError, InterfaceError, InterfacesError, MAX_BACKENDS, NameError, TableSizeError,
-    VipError, check_backend, check_interface, check_interfaces, check_limit, check_name, check_table_size,
-    check_vip,
+    BackendError, BurstError, InterfaceError, InterfacesError, MAX_BACKENDS, NameError, OuterSourceRuleError,
+    TableSizeError, VipError, check_backend, check_interface, check_interfaces, check_limit, check_name,
+    check_outer_source, check_table_size, check_vip,
 };
-pub use self::units::{DurationError, RateError, parse_duration, parse_rate};
+pub use self::units::{DurationError, RateError, parse_duration, parse_rate, show_duration};
 
 use self::document::{Log, Node, Section};
 use crate::model::Service;
+
+/// The keys of `[daemon]`.
+const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "hash_key", "flows"];
 
 /// Where daemon and CLI meet unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
@@ -137,7 +143,7 @@ fn read(log: &Log<'_>, text: &str) -> Option<Config> {
 }
 
 fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
-    let section = node.section(&["interfaces", "metrics", "socket", "hash_key", "flows"])?;
+    let section = node.section(DAEMON_KEYS)?;
     let interfaces =
         section.required("interfaces", "interfaces = [\"eth0\"]").and_then(|node| read_interfaces(&node));
     let metrics = section.optional("metrics").and_then(|node| node.read_with(parse_listener));
@@ -183,5 +189,7 @@ fn parse_key_source(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use lb_common::limiter::{Gcra, HORIZON_NS};
 use lb_common::maglev::TableSize;
 use lb_common::slot::BackendId;
 
-use crate::model::{Endpoint, ForwardMode, Limit, Port};
+use crate::model::{Backend, Endpoint, ForwardMode, Limit, OuterSource, Port};
 
 /// The most backends of one service: what a slot can name, less one id that stays free for a change.
 pub const MAX_BACKENDS: usize = BackendId::LIMIT - 1;
@@ -54,9 +54,22 @@ pub enum BackendError {
         /// The backend with the VIP's port.
         expected: Endpoint,
     },
-    /// `dsr-l2` leaves the IP header alone.
+    /// An address is translated to an address and a port to a port, or every port to itself.
     #[error(
-        "{backend} is {}, the VIP {vip} is {}; dsr-l2 cannot cross families, mode = \"ipip\" can",
+        "port {port} does not go with the VIP's port {vip}; nat translates one port to one port or leaves \
+         every port as it is: write {expected}"
+    )]
+    OtherPorts {
+        /// The backend's port.
+        port: Port,
+        /// The VIP's port.
+        vip: Port,
+        /// The backend with the VIP's port.
+        expected: Endpoint,
+    },
+    /// `dsr-l2` leaves the IP header alone, and `nat` leaves it its length.
+    #[error(
+        "{backend} is {}, the VIP {vip} is {}; {mode} cannot cross families, mode = \"ipip\" can",
         family(*backend), family(*vip)
     )]
     OtherFamily {
@@ -64,6 +77,8 @@ pub enum BackendError {
         backend: IpAddr,
         /// The VIP's address.
         vip: IpAddr,
+        /// The service's mode.
+        mode: ForwardMode,
     },
 }
 
@@ -76,14 +91,65 @@ pub fn check_backend(vip: Endpoint, mode: ForwardMode, backend: Endpoint) -> Res
     if address == vip.address {
         return Err(BackendError::IsVip { address });
     }
-    if mode == ForwardMode::DsrL2 && address.is_ipv4() != vip.address.is_ipv4() {
-        return Err(BackendError::OtherFamily { backend: address, vip: vip.address });
+    let tunnel = matches!(mode, ForwardMode::Ipip | ForwardMode::Gue);
+    if !tunnel && address.is_ipv4() != vip.address.is_ipv4() {
+        return Err(BackendError::OtherFamily { backend: address, vip: vip.address, mode });
     }
-    if backend.port != vip.port {
-        let expected = Endpoint { address, port: vip.port };
-        return Err(BackendError::OtherPort { port: backend.port, vip: vip.port, mode, expected });
+    check_port(vip.port, mode, backend)
+}
+
+fn check_port(vip: Port, mode: ForwardMode, backend: Endpoint) -> Result<(), BackendError> {
+    let Endpoint { address, port } = backend;
+    let expected = Endpoint { address, port: vip };
+    let one_to_one = port != Port::Any && vip != Port::Any;
+    match mode {
+        _ if port == vip => Ok(()),
+        ForwardMode::Nat if one_to_one => Ok(()),
+        ForwardMode::Nat => Err(BackendError::OtherPorts { port, vip, expected }),
+        ForwardMode::DsrL2 | ForwardMode::Ipip | ForwardMode::Gue => {
+            Err(BackendError::OtherPort { port, vip, mode, expected })
+        }
     }
-    Ok(())
+}
+
+/// Why addresses cannot be the source of outer headers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OuterSourceRuleError {
+    /// Nobody accepts packets from there.
+    #[error("{address} is {kind} address; an outer header comes from an address that one machine may have")]
+    Undeliverable {
+        /// The first or the last of the addresses.
+        address: IpAddr,
+        /// What kind of address it is, with an article.
+        kind: &'static str,
+    },
+    /// It would never be used: an outer header has the family of the backend it goes to.
+    #[error(
+        "{prefix} is {}, but every backend of the service is {}, and so are the outer headers towards \
+         them: write a prefix such as {}",
+        family(prefix.address),
+        if prefix.address.is_ipv4() { "IPv6" } else { "IPv4" },
+        if prefix.address.is_ipv4() { "fd00:1::/96" } else { "10.99.0.0/16" },
+    )]
+    OtherFamily {
+        /// The source.
+        prefix: OuterSource,
+    },
+}
+
+/// Checks whether packets from `source` arrive at some of `backends`. A service without backends may get them later.
+pub fn check_outer_source(source: OuterSource, backends: &[Backend]) -> Result<(), OuterSourceRuleError> {
+    for address in [source.first(), source.last()] {
+        if let Some(kind) = undeliverable(address) {
+            return Err(OuterSourceRuleError::Undeliverable { address, kind });
+        }
+    }
+    let same_family = |backend: &Backend| backend.endpoint.address.is_ipv4() == source.address.is_ipv4();
+    if backends.is_empty() || backends.iter().any(same_family) {
+        Ok(())
+    } else {
+        Err(OuterSourceRuleError::OtherFamily { prefix: source })
+    }
 }
 
 fn undeliverable(address: IpAddr) -> Option<&'static str> {
@@ -181,14 +247,34 @@ pub fn check_interface(name: &str) -> Result<(), InterfaceError> {
 mod tests {
     use super::*;
 
+    fn check(vip: &str, mode: ForwardMode, backend: &str) -> Result<(), BackendError> {
+        check_backend(vip.parse().unwrap(), mode, backend.parse().unwrap())
+    }
+
     #[test]
-    fn ipip_crosses_families_and_dsr_l2_does_not() {
-        let vip: Endpoint = "192.0.2.10:80".parse().unwrap();
-        let backend: Endpoint = "[2001:db8::1]:80".parse().unwrap();
-        assert_eq!(check_backend(vip, ForwardMode::Ipip, backend), Ok(()));
-        assert!(matches!(
-            check_backend(vip, ForwardMode::DsrL2, backend),
-            Err(BackendError::OtherFamily { .. })
-        ));
+    fn tunnels_cross_families_and_the_other_modes_do_not() {
+        for mode in [ForwardMode::Ipip, ForwardMode::Gue] {
+            assert_eq!(check("192.0.2.10:80", mode, "[2001:db8::1]:80"), Ok(()));
+        }
+        for mode in [ForwardMode::DsrL2, ForwardMode::Nat] {
+            let error = check("192.0.2.10:80", mode, "[2001:db8::1]:80").unwrap_err();
+            assert!(matches!(error, BackendError::OtherFamily { mode: named, .. } if named == mode));
+        }
+    }
+
+    #[test]
+    fn only_nat_changes_the_port_and_only_one_to_one() {
+        for mode in [ForwardMode::DsrL2, ForwardMode::Ipip, ForwardMode::Gue] {
+            let error = check("192.0.2.10:80", mode, "10.0.1.1:8080").unwrap_err();
+            assert!(matches!(error, BackendError::OtherPort { mode: named, .. } if named == mode));
+            assert_eq!(check("192.0.2.10:80", mode, "10.0.1.1:80"), Ok(()));
+        }
+        for (vip, backend) in [("192.0.2.10:80", "10.0.1.1:8080"), ("192.0.2.10:*", "10.0.1.1:*")] {
+            assert_eq!(check(vip, ForwardMode::Nat, backend), Ok(()));
+        }
+        for (vip, backend) in [("192.0.2.10:80", "10.0.1.1:*"), ("192.0.2.10:*", "10.0.1.1:80")] {
+            let error = check(vip, ForwardMode::Nat, backend).unwrap_err();
+            assert!(matches!(error, BackendError::OtherPorts { .. }), "{vip} {backend}");
+        }
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use lb_common::maglev::TableSize;
 
+use super::conflicts::{NatConflict, nat_conflicts};
 use super::document::{Node, Section};
+use super::options::{Context, read_options};
 use super::rules::{MAX_BACKENDS, check_backend, check_limit, check_name, check_table_size, check_vip};
 use super::units::{parse_duration, parse_rate};
 use crate::model::{
-    AdminState, Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, ServiceOptions,
-    Weight,
+    AdminState, Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, Weight,
 };
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,11 +26,50 @@ const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)
 
 const MAX_BURST: u32 = 1_000_000_000;
 
+/// The keys of a `[[service]]`, of its `limit`, of its `health` and of its `backends`.
+pub(super) const SERVICE_KEYS: &[&str] = &[
+    "name",
+    "vip",
+    "protocol",
+    "mode",
+    "gue_port",
+    "outer_source",
+    "affinity",
+    "quic",
+    "idle_timeout",
+    "announce",
+    "table_size",
+    "limit",
+    "health",
+    "backends",
+];
+pub(super) const LIMIT_KEYS: &[&str] = &["scope", "packets", "burst", "action"];
+pub(super) const HEALTH_KEYS: &[&str] = &["kind", "interval", "timeout", "rise", "fall", "port"];
+pub(super) const BACKEND_KEYS: &[&str] = &["address", "weight"];
+
+const MODES: [(&str, ForwardMode); 4] = [
+    ("dsr-l2", ForwardMode::DsrL2),
+    ("ipip", ForwardMode::Ipip),
+    ("gue", ForwardMode::Gue),
+    ("nat", ForwardMode::Nat),
+];
+
 /// All services, each mistake noted.
 pub(super) fn read_all(node: &Node<'_>) -> Vec<Service> {
     let mut seen = Seen::default();
     let items = node.items("[[service]] sections").unwrap_or_default();
-    items.into_iter().filter_map(|item| read_service(item, &mut seen)).collect()
+    let read: Vec<Read<'_>> = items.into_iter().filter_map(|item| read_service(item, &mut seen)).collect();
+    let services: Vec<&Service> = read.iter().map(|read| &read.service).collect();
+    for NatConflict { service, backend, error } in nat_conflicts(&services) {
+        read[service].addresses[backend].note(error.to_string());
+    }
+    read.into_iter().map(|read| read.service).collect()
+}
+
+/// A service, and where the document has the addresses of its backends.
+struct Read<'d> {
+    service: Service,
+    addresses: Vec<Node<'d>>,
 }
 
 /// What must be unique among services, and where the document has it.
@@ -39,27 +79,27 @@ struct Seen<'d> {
     vips: HashMap<(Endpoint, Protocol), (&'d str, usize)>,
 }
 
-fn read_service<'d>(node: Node<'d>, seen: &mut Seen<'d>) -> Option<Service> {
+fn read_service<'d>(node: Node<'d>, seen: &mut Seen<'d>) -> Option<Read<'d>> {
     let title = node.peek_text("name").map(|name| format!("service {name}"));
     let node = node.titled(title);
-    let keys = ["name", "vip", "protocol", "mode", "table_size", "limit", "health", "backends"];
-    let section = node.section(&keys)?;
+    let section = node.section(SERVICE_KEYS)?;
     let name = read_name(&section, seen);
     let vip = read_vip(&section);
     let protocol = section.required("protocol", "protocol = \"tcp\"");
     let protocol = protocol.and_then(|node| node.word(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]));
-    let mode = section.required("mode", "mode = \"dsr-l2\"");
-    let mode =
-        mode.and_then(|node| node.word(&[("dsr-l2", ForwardMode::DsrL2), ("ipip", ForwardMode::Ipip)]));
+    let mode = section.required("mode", "mode = \"dsr-l2\"").and_then(|node| node.word(&MODES));
     let table_size = read_table_size(&section);
     let limit = section.optional("limit").and_then(|node| read_limits(&node));
     let health = section.optional("health").and_then(|node| read_health(&node, vip));
     let target = vip.zip(mode);
     let backends = section.optional("backends").map(|node| read_backends(&node, target)).unwrap_or_default();
+    let (backends, addresses): (Vec<_>, Vec<_>) = backends.into_iter().unzip();
+    let options = read_options(&section, &Context { protocol, mode, backends: &backends });
     let (name, vip, protocol, mode) = (name?, vip?, protocol?, mode?);
     claim_vip(&section, name, (vip, protocol), seen);
-    let options = ServiceOptions::default();
-    Some(Service { name: name.to_owned(), vip, protocol, mode, table_size, limit, health, options, backends })
+    let name = name.to_owned();
+    let service = Service { name, vip, protocol, mode, table_size, limit, health, options, backends };
+    Some(Read { service, addresses })
 }
 
 fn read_name<'d>(section: &Section<'d>, seen: &mut Seen<'d>) -> Option<&'d str> {
@@ -122,7 +162,7 @@ fn read_limits(node: &Node<'_>) -> Option<Limit> {
 }
 
 fn read_limit(node: &Node<'_>) -> Option<Limit> {
-    let section = node.section(&["scope", "packets", "burst", "action"])?;
+    let section = node.section(LIMIT_KEYS)?;
     let scope = section.required("scope", "scope = \"source\"").and_then(|node| node.word(&[("source", ())]));
     let rate = section.required("packets", "packets = \"1k/s\"").and_then(|node| node.read_with(parse_rate));
     let action = section.required("action", "action = \"drop\"").and_then(|node| node.word(&[("drop", ())]));
@@ -137,7 +177,7 @@ fn read_limit(node: &Node<'_>) -> Option<Limit> {
 }
 
 fn read_health(node: &Node<'_>, vip: Option<Endpoint>) -> Option<HealthCheck> {
-    let section = node.section(&["kind", "interval", "timeout", "rise", "fall", "port"])?;
+    let section = node.section(HEALTH_KEYS)?;
     let kind = section.required("kind", "kind = \"tcp\"").and_then(|node| node.word(&[("tcp", ())]));
     let interval = section.optional("interval").map_or(Some(DEFAULT_INTERVAL), |node| read_interval(&node));
     let timeout = read_timeout(&section, interval);
@@ -147,9 +187,13 @@ fn read_health(node: &Node<'_>, vip: Option<Endpoint>) -> Option<HealthCheck> {
     if port.is_none() && vip.is_some_and(|vip| vip.port == Port::Any) {
         section.note_missing("port", "port = 80, since the service has no port of its own");
     }
-    let port = port.and_then(|node| node.integer(1..=65_535)).and_then(|port| NonZeroU16::new(port as u16));
+    let port = port.and_then(|node| read_port(&node));
     let () = kind?;
     Some(HealthCheck { interval: interval?, timeout: timeout?, rise: rise?, fall: fall?, port })
+}
+
+pub(super) fn read_port(node: &Node<'_>) -> Option<NonZeroU16> {
+    node.integer(1..=65_535).and_then(|port| NonZeroU16::new(port as u16))
 }
 
 fn read_interval(node: &Node<'_>) -> Option<Duration> {
@@ -176,8 +220,8 @@ fn read_timeout(section: &Section<'_>, interval: Option<Duration>) -> Option<Dur
     Some(timeout)
 }
 
-/// `target` is absent when VIP or mode are wrong: then what depends on them cannot be judged.
-fn read_backends(node: &Node<'_>, target: Option<(Endpoint, ForwardMode)>) -> Vec<Backend> {
+/// The backends, each with its address in the document. `target` is absent when VIP or mode are wrong: then what depends on them cannot be judged.
+fn read_backends<'d>(node: &Node<'d>, target: Option<(Endpoint, ForwardMode)>) -> Vec<(Backend, Node<'d>)> {
     let items = node.items("[{ address = \"10.0.1.1:80\" }]").unwrap_or_default();
     if items.len() > MAX_BACKENDS {
         node.note(format!("{} backends are more than {MAX_BACKENDS}, the most of a service", items.len()));
@@ -186,12 +230,12 @@ fn read_backends(node: &Node<'_>, target: Option<(Endpoint, ForwardMode)>) -> Ve
     items.iter().filter_map(|item| read_backend(item, target, &mut seen)).collect()
 }
 
-fn read_backend(
-    node: &Node<'_>,
+fn read_backend<'d>(
+    node: &Node<'d>,
     target: Option<(Endpoint, ForwardMode)>,
     seen: &mut HashMap<Endpoint, usize>,
-) -> Option<Backend> {
-    let section = node.section(&["address", "weight"])?;
+) -> Option<(Backend, Node<'d>)> {
+    let section = node.section(BACKEND_KEYS)?;
     let weight = section.optional("weight").and_then(|node| node.integer(0..=65_535));
     let weight = weight.map_or_else(Weight::default, |weight| Weight(weight as u16));
     let address = section.required("address", "address = \"10.0.1.1:80\"")?;
@@ -203,5 +247,5 @@ fn read_backend(
         let first = address.line_of(first);
         address.note(format!("{endpoint} is already a backend of the service, on line {first}"));
     }
-    Some(Backend { endpoint, weight, admin: AdminState::Ready })
+    Some((Backend { endpoint, weight, admin: AdminState::Ready }, address))
 }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::model::{AdminState, Backend, ForwardMode, HealthCheck, Limit, Protocol, Weight};
+use crate::model::{
+    AdminState, Affinity, Backend, ForwardMode, HealthCheck, Limit, Protocol, ServiceOptions, Weight,
+};
 use proptest::strategy::Strategy as _;
 use std::time::Duration;
 
@@ -188,8 +190,8 @@ fn mistakes_in_a_service_are_refused() {
 const IN_A_SERVICE: &[(&str, &str)] = &[
     (
         "weight = 3",
-        "lb.toml:8: service web: weight: unknown key; expected one of name, vip, protocol, mode, \
-         table_size, limit, health, backends",
+        "lb.toml:8: service web: weight: unknown key; expected one of name, vip, protocol, mode, gue_port, \
+         outer_source, affinity, quic, idle_timeout, announce, table_size, limit, health, backends",
     ),
     ("table_size = 65536", "lb.toml:8: service web: table_size: 65536 is not a prime; the next one is 65537"),
     (
@@ -305,9 +307,9 @@ const IN_A_SERVICE: &[(&str, &str)] = &[
          fall, port",
     ),
     (
-        "health = { kind = \"tcp\", interval = \"1h\" }",
-        "lb.toml:8: service web: health.interval: \"1h\" is not a duration; expected a whole number with \
-         ms, s or m, such as \"500ms\", \"1s\" or \"2m\"",
+        "health = { kind = \"tcp\", interval = \"1d\" }",
+        "lb.toml:8: service web: health.interval: \"1d\" is not a duration; expected a whole number with \
+         ms, s, m or h, such as \"500ms\", \"1s\" or \"2m\"",
     ),
     (
         "health = { kind = \"tcp\", interval = \"99ms\" }",
@@ -361,9 +363,10 @@ const IN_A_SERVICE: &[(&str, &str)] = &[
          lb.toml:8: service api: mode: missing; expected mode = \"dsr-l2\"",
     ),
     (
-        "[[service]]\nname = \"api\"\nvip = \"192.0.2.11:80\"\nprotocol = \"sctp\"\nmode = \"nat\"",
+        "[[service]]\nname = \"api\"\nvip = \"192.0.2.11:80\"\nprotocol = \"sctp\"\nmode = \"dr\"",
         "lb.toml:11: service api: protocol: \"sctp\" is unknown; expected \"tcp\" or \"udp\"\n\
-         lb.toml:12: service api: mode: \"nat\" is unknown; expected \"dsr-l2\" or \"ipip\"",
+         lb.toml:12: service api: mode: \"dr\" is unknown; expected \"dsr-l2\" or \"ipip\" or \"gue\" or \
+         \"nat\"",
     ),
     (
         "[[service]]\nname = \"api\"\nvip = \"192.0.2.11:*\"\nprotocol = \"tcp\"\nmode = \"ipip\"\n\
@@ -428,6 +431,277 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(error, "/nonexistent/lb.toml: cannot be read: No such file or directory (os error 2)");
 }
 
+/// A service of a mode, with `rest` from line 8 on; its VIP is of IPv4.
+fn with_mode(mode: &str, protocol: &str, rest: &str) -> String {
+    let service = format!(
+        "[[service]]\nname = \"web\"\nvip = \"192.0.2.10:80\"\nprotocol = \"{protocol}\"\nmode = \"{mode}\"\n"
+    );
+    format!("{DAEMON}{service}{rest}\n")
+}
+
+#[test]
+fn options_are_read() {
+    let options = |mode, protocol, rest: &str| read_ok(&with_mode(mode, protocol, rest)).services[0].options;
+    let default = ServiceOptions::default();
+    for mode in ["dsr-l2", "ipip", "gue", "nat"] {
+        assert_eq!(options(mode, "tcp", ""), default);
+    }
+    let gue_port = std::num::NonZeroU16::new(6081);
+    assert_eq!(options("gue", "tcp", "gue_port = 6081"), ServiceOptions { gue_port, ..default });
+    let source = ServiceOptions { affinity: Affinity::Source, ..default };
+    assert_eq!(options("dsr-l2", "tcp", "affinity = \"source\""), source);
+    assert_eq!(options("dsr-l2", "tcp", "affinity = \"flow\""), default);
+    assert_eq!(options("dsr-l2", "udp", "quic = true"), ServiceOptions { quic: true, ..default });
+    for protocol in ["udp", "tcp"] {
+        assert_eq!(options("dsr-l2", protocol, "quic = false"), default);
+    }
+    let announced = ServiceOptions { announce: true, ..default };
+    assert_eq!(options("dsr-l2", "tcp", "announce = \"l2\""), announced);
+    for (text, seconds) in [("1s", 1), ("15m", 900), ("2h", 7_200)] {
+        let idle_timeout = Some(Duration::from_secs(seconds));
+        let rest = format!("idle_timeout = \"{text}\"");
+        assert_eq!(options("dsr-l2", "tcp", &rest), ServiceOptions { idle_timeout, ..default });
+    }
+}
+
+#[test]
+fn the_idle_timeout_depends_on_the_protocol_unless_configured() {
+    let timeout = |protocol, rest| read_ok(&with_mode("nat", protocol, rest)).services[0].idle_timeout();
+    assert_eq!(timeout("tcp", ""), Duration::from_mins(15));
+    assert_eq!(timeout("udp", ""), Duration::from_mins(2));
+    assert_eq!(timeout("udp", "idle_timeout = \"30s\""), Duration::from_secs(30));
+}
+
+#[test]
+fn an_outer_source_goes_with_some_backend() {
+    let (v4, v6) = ("{ address = \"10.0.1.1:80\" }", "{ address = \"[2001:db8::1]:80\" }");
+    for (source, backends) in [
+        ("10.99.0.0/16", v4.to_owned()),
+        ("10.99.0.0/16", format!("{v6}, {v4}")),
+        ("10.0.0.5", String::new()),
+        ("fd00:1::/96", v6.to_owned()),
+        ("fd00:1::/96", format!("{v4}, {v6}")),
+        ("fd00:1::5", String::new()),
+    ] {
+        for mode in ["ipip", "gue"] {
+            let rest = format!("outer_source = \"{source}\"\nbackends = [{backends}]");
+            let read = read_ok(&with_mode(mode, "tcp", &rest)).services[0].options.outer_source;
+            assert_eq!(read.unwrap().to_string(), source);
+        }
+    }
+}
+
+#[test]
+fn nat_backends_may_have_another_port() {
+    let read = |vip: &str, backend: &str| {
+        let text = with_mode("nat", "tcp", &format!("backends = [{{ address = \"{backend}\" }}]"));
+        let config = read_ok(&text.replace("192.0.2.10:80", vip));
+        (config.services[0].mode, config.services[0].backends[0].endpoint.to_string())
+    };
+    for (vip, backend) in [
+        ("192.0.2.10:80", "10.0.1.1:8080"),
+        ("192.0.2.10:80", "10.0.1.1:80"),
+        ("192.0.2.10:*", "10.0.1.1:*"),
+        ("[2001:db8::10]:80", "[2001:db8::1]:8080"),
+    ] {
+        assert_eq!(read(vip, backend), (ForwardMode::Nat, backend.to_owned()));
+    }
+}
+
+#[test]
+fn mistakes_in_options_are_refused() {
+    for (mode, protocol, rest, expected) in OPTIONS {
+        let expected = format!("lb.toml:8: service web: {expected}");
+        assert_eq!(mistakes(&with_mode(mode, protocol, rest)), expected, "{rest}");
+    }
+}
+
+/// Mode, protocol, the lines from line 8 on, and what stands behind the service's name.
+const OPTIONS: &[(&str, &str, &str, &str)] = &[
+    ("gue", "tcp", "gue_port = 0", "gue_port: 0 is not from 1 to 65535"),
+    ("gue", "tcp", "gue_port = 65536", "gue_port: 65536 is not from 1 to 65535"),
+    ("gue", "tcp", "gue_port = \"6080\"", "gue_port: expected an integer, found a string"),
+    (
+        "ipip",
+        "tcp",
+        "gue_port = 6080",
+        "gue_port: mode ipip has no UDP tunnel; remove the key, or write mode = \"gue\"",
+    ),
+    (
+        "nat",
+        "tcp",
+        "outer_source = \"10.0.0.5\"",
+        "outer_source: mode nat has no outer header; remove the key, or write mode = \"ipip\" or \"gue\"",
+    ),
+    (
+        "dsr-l2",
+        "tcp",
+        "outer_source = \"10.0.0.5\"",
+        "outer_source: mode dsr-l2 has no outer header; remove the key, or write mode = \"ipip\" or \"gue\"",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"10.99.1.0/16\"",
+        "outer_source: \"10.99.1.0/16\": bits behind the prefix are set: write 10.99.0.0/16; expected \
+         ADDRESS or ADDRESS/BITS such as 10.0.0.5, 10.99.0.0/16 or fd00:1::/96",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"10.0.0.0/7\"",
+        "outer_source: \"10.0.0.0/7\": prefix length \"7\" is not a number from 8 to 32; expected ADDRESS \
+         or ADDRESS/BITS such as 10.0.0.5, 10.99.0.0/16 or fd00:1::/96",
+    ),
+    (
+        "gue",
+        "tcp",
+        "outer_source = \"fd00::/64\"",
+        "outer_source: \"fd00::/64\": prefix length \"64\" is not a number from 96 to 128; expected \
+         ADDRESS or ADDRESS/BITS such as 10.0.0.5, 10.99.0.0/16 or fd00:1::/96",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"10.0.0.0/33\"",
+        "outer_source: \"10.0.0.0/33\": prefix length \"33\" is not a number from 8 to 32; expected \
+         ADDRESS or ADDRESS/BITS such as 10.0.0.5, 10.99.0.0/16 or fd00:1::/96",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"224.0.0.0/8\"",
+        "outer_source: 224.0.0.0 is a multicast address; an outer header comes from an address that one \
+         machine may have",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"127.0.0.1\"",
+        "outer_source: 127.0.0.1 is a loopback address; an outer header comes from an address that one \
+         machine may have",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"0.0.0.0/8\"",
+        "outer_source: 0.0.0.0 is the unspecified address; an outer header comes from an address that one \
+         machine may have",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"255.255.0.0/16\"",
+        "outer_source: 255.255.255.255 is the broadcast address; an outer header comes from an address \
+         that one machine may have",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"::/96\"",
+        "outer_source: :: is the unspecified address; an outer header comes from an address that one \
+         machine may have",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"ff02::/96\"",
+        "outer_source: ff02:: is a multicast address; an outer header comes from an address that one \
+         machine may have",
+    ),
+    (
+        "ipip",
+        "tcp",
+        "outer_source = \"10.99.0.0/16\"\nbackends = [{ address = \"[2001:db8::1]:80\" }]",
+        "outer_source: 10.99.0.0/16 is IPv4, but every backend of the service is IPv6, and so are the \
+         outer headers towards them: write a prefix such as fd00:1::/96",
+    ),
+    (
+        "gue",
+        "tcp",
+        "outer_source = \"fd00:1::5\"\nbackends = [{ address = \"10.0.1.1:80\" }]",
+        "outer_source: fd00:1::5 is IPv6, but every backend of the service is IPv4, and so are the outer \
+         headers towards them: write a prefix such as 10.99.0.0/16",
+    ),
+    ("dsr-l2", "tcp", "affinity = \"ip\"", "affinity: \"ip\" is unknown; expected \"flow\" or \"source\""),
+    (
+        "dsr-l2",
+        "tcp",
+        "quic = true",
+        "quic: tcp does not carry QUIC; remove the key, or write protocol = \"udp\"",
+    ),
+    ("dsr-l2", "udp", "quic = \"yes\"", "quic: expected true or false, found a string"),
+    ("dsr-l2", "tcp", "idle_timeout = \"999ms\"", "idle_timeout: 999ms is not from 1s to 2h"),
+    ("dsr-l2", "tcp", "idle_timeout = \"121m\"", "idle_timeout: 7260s is not from 1s to 2h"),
+    (
+        "dsr-l2",
+        "tcp",
+        "idle_timeout = \"15\"",
+        "idle_timeout: \"15\" is not a duration; expected a whole number with ms, s, m or h, such as \
+         \"500ms\", \"1s\" or \"2m\"",
+    ),
+    ("dsr-l2", "tcp", "announce = \"bgp\"", "announce: \"bgp\" is unknown; expected \"l2\""),
+    ("dsr-l2", "tcp", "announce = true", "announce: expected a string in quotes, found a boolean"),
+    (
+        "nat",
+        "tcp",
+        "backends = [{ address = \"[2001:db8::1]:80\" }]",
+        "backends[0].address: 2001:db8::1 is IPv6, the VIP 192.0.2.10 is IPv4; nat cannot cross families, \
+         mode = \"ipip\" can",
+    ),
+    (
+        "nat",
+        "tcp",
+        "backends = [{ address = \"10.0.1.1:*\" }]",
+        "backends[0].address: port * does not go with the VIP's port 80; nat translates one port to one \
+         port or leaves every port as it is: write 10.0.1.1:80",
+    ),
+    (
+        "nat",
+        "tcp",
+        "backends = [{ address = \"192.0.2.10:8080\" }]",
+        "backends[0].address: 192.0.2.10 is the VIP itself; a backend needs an address of its own",
+    ),
+    (
+        "gue",
+        "tcp",
+        "backends = [{ address = \"10.0.1.1:8080\" }]",
+        "backends[0].address: port 8080 is not the VIP's port 80; gue does not rewrite ports: write \
+         10.0.1.1:80",
+    ),
+];
+
+/// A second service behind [`with_mode`]'s, on lines 9 to 13.
+fn two_services(first: &str, second: &str) -> String {
+    let other = "[[service]]\nname = \"api\"\nvip = \"192.0.2.11:80\"\nprotocol = \"tcp\"\nmode = \"nat\"\n";
+    let backend = |address: &str| format!("backends = [{{ address = \"{address}\" }}]\n");
+    with_mode("nat", "tcp", backend(first).trim_end()) + other + &backend(second)
+}
+
+#[test]
+fn nat_services_share_no_backend() {
+    let shared = "\
+lb.toml:14: service api: backends[0].address: 10.0.1.1:8080 tcp is a backend of service web already, and \
+which service a nat backend's reply belongs to is told by its source alone: let it listen on another port \
+for this service";
+    assert_eq!(mistakes(&two_services("10.0.1.1:8080", "10.0.1.1:8080")), shared);
+    let any = two_services("10.0.1.1:8080", "10.0.1.1:*").replace("192.0.2.11:80", "192.0.2.11:*");
+    assert_eq!(mistakes(&any), shared);
+    assert_eq!(read_ok(&two_services("10.0.1.1:8080", "10.0.1.1:8081")).services.len(), 2);
+    let other_protocol = two_services("10.0.1.1:80", "10.0.1.1:80").replacen("\"tcp\"", "\"udp\"", 1);
+    assert_eq!(read_ok(&other_protocol).services.len(), 2);
+    let other_mode = two_services("10.0.1.1:80", "10.0.1.1:80").replacen("\"nat\"", "\"ipip\"", 1);
+    assert_eq!(read_ok(&other_mode).services.len(), 2);
+}
+
+#[test]
+fn a_nat_backend_is_no_vip() {
+    let expected = "\
+lb.toml:8: service web: backends[0].address: 192.0.2.11 is the VIP of service api; a nat backend needs an \
+address of its own";
+    assert_eq!(mistakes(&two_services("192.0.2.11:8080", "10.0.1.1:80")), expected);
+}
+
 proptest::proptest! {
     /// Pieces of a configuration in any order: whatever comes of it, nothing panics and a refusal says why.
     #[test]
@@ -451,6 +725,9 @@ fn piece() -> impl proptest::strategy::Strategy<Value = String> {
         "limit = ",
         "{ address = ",
         "table_size = ",
+        "outer_source = ",
+        "gue_port = ",
+        "mode = \"nat\"\n",
         "\"192.0.2.10:80\"",
         "\"a\"",
         "-9223372036854775808",

@@ -35,17 +35,27 @@ pub fn parse_rate(text: &str) -> Result<u64, RateError> {
 /// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a duration; expected a whole number with ms, s or m, such as \"500ms\", \"1s\" or \"2m\""
+    "{0:?} is not a duration; expected a whole number with ms, s, m or h, such as \"500ms\", \"1s\" or \"2m\""
 )]
 pub struct DurationError(String);
 
-/// Reads a duration: a whole number and `ms`, `s` or `m`.
+/// The units of durations in milliseconds. `ms` comes before `s`, which it ends with.
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+
+/// Reads a duration: a whole number and `ms`, `s`, `m` or `h`.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
-    let units = [("ms", 1), ("s", 1_000), ("m", 60_000)];
     let split = |(unit, scale)| Some((text.strip_suffix(unit)?, scale));
-    let parsed = units.into_iter().find_map(split).filter(|(digits, _)| is_digits(digits));
+    let parsed = UNITS.into_iter().find_map(split).filter(|(digits, _)| is_digits(digits));
     let milliseconds = parsed.and_then(|(digits, scale)| digits.parse::<u64>().ok()?.checked_mul(scale));
     milliseconds.map(Duration::from_millis).ok_or_else(|| DurationError(text.to_owned()))
+}
+
+/// A duration as [`parse_duration`] reads it, in the largest unit that divides it; less than a millisecond is lost.
+pub fn show_duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let divides = |(_, scale): &(&str, u64)| milliseconds.is_multiple_of(u128::from(*scale));
+    let (unit, scale) = UNITS.into_iter().rfind(divides).unwrap_or(UNITS[0]);
+    format!("{}{unit}", milliseconds / u128::from(scale))
 }
 
 /// `u64::from_str` also takes a `+`.
@@ -82,12 +92,22 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit() {
-        for (text, milliseconds) in [("500ms", 500), ("1s", 1_000), ("2m", 120_000), ("0s", 0)] {
+        for (text, milliseconds) in
+            [("500ms", 500), ("1s", 1_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for text in ["", "1", "s", "ms", "1.5s", "-1s", "+1s", "1h", "1 s", "1S", "99999999999999999999s"] {
+        for text in ["", "1", "s", "ms", "1.5s", "-1s", "+1s", "1d", "1 s", "1S", "99999999999999999999s"] {
             assert_eq!(parse_duration(text), Err(DurationError(text.to_owned())), "{text}");
         }
         assert!(parse_duration("18446744073709551615m").is_err());
+    }
+
+    #[test]
+    fn durations_are_shown_as_they_are_read() {
+        for text in ["500ms", "1500ms", "1s", "90s", "15m", "61m", "2h"] {
+            assert_eq!(show_duration(parse_duration(text).unwrap()), text);
+        }
+        assert_eq!(show_duration(Duration::from_hours(2)), "2h");
     }
 }

@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use lb_common::layout::InterfaceEntry;
 use lb_common::maglev::Disruption;
 use lb_common::verdict::{DropReason, PassReason};
+use lb_common::wire::Mac;
 
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
 use super::{Change, ChangeError};
-use crate::config::check_backend;
+use crate::config::{check_backend, check_together};
 use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Service};
 use crate::neighbors::{NextHop, Unreachable};
 use crate::placement::{Placed, Placement, PlacementError, Services, Standing, deliverable, render, slots};
 use crate::view::{
-    Applied, BackendView, FlowsView, HealthState, InterfaceView, ReasonCount, ServiceView, SlotsView, Status,
+    Applied, BackendView, FlowsView, HealthState, InterfaceView, OptionsView, ReasonCount, ServiceView,
+    SlotsView, Status,
 };
 
 /// The ways to backends, as the kernel told them.
@@ -53,6 +56,7 @@ pub(super) struct Core<D> {
     ledger: Ledger,
     pressure: Pressure,
     generation: u64,
+    interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
     behind: bool,
     started: Instant,
@@ -72,6 +76,7 @@ impl<D: Datapath> Core<D> {
             ledger: Ledger::default(),
             pressure: Pressure::default(),
             generation: 0,
+            interfaces: BTreeMap::new(),
             behind: false,
             started: Instant::now(),
         }
@@ -97,6 +102,16 @@ impl<D: Datapath> Core<D> {
         }
         self.next_hops = next_hops;
         self.catch_up()
+    }
+
+    /// Takes in the MAC addresses of the host's interfaces; the tables follow with the next hops.
+    pub(super) fn set_own_macs(&mut self, macs: &BTreeMap<u32, crate::neighbors::Mac>) {
+        let entry =
+            |ifindex: &u32| macs.get(ifindex).map(|mac| InterfaceEntry { mac: Mac::new(*mac), known: 1 });
+        let rows = self.datapath.interfaces().iter().zip(1..);
+        let interfaces = rows.filter_map(|(ifindex, row)| Some((row, entry(ifindex)?))).collect();
+        self.behind |= self.interfaces != interfaces;
+        self.interfaces = interfaces;
     }
 
     /// Takes in finished checks.
@@ -156,7 +171,9 @@ impl<D: Datapath> Core<D> {
     fn reconcile(&mut self) -> Result<Disruption, ReconcileError> {
         let mut placement =
             self.placement.next(&self.services, |service, backend| self.standing(service, backend))?;
-        let image = render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
+        let mut image =
+            render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
+        image.interfaces.clone_from(&self.interfaces);
         let ledger = self.ledger.next(&placement, &self.datapath)?;
         if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
             // Slots may have moved for a moment and flows been remembered that nobody will ask for.
@@ -266,6 +283,12 @@ impl<D: Datapath> Core<D> {
         backends.map(|backend| backend.endpoint.address).collect()
     }
 
+    /// The VIPs that the neighbours are to be told of.
+    pub(super) fn announced_vips(&self) -> BTreeSet<IpAddr> {
+        let announced = self.services.values().filter(|service| service.options.announce);
+        announced.map(|service| service.vip.address).collect()
+    }
+
     fn health_of(&self, service: &Service, endpoint: Endpoint) -> HealthState {
         if service.health.is_none() {
             return HealthState::Unchecked;
@@ -353,6 +376,7 @@ impl<D: Datapath> Core<D> {
             protocol: service.protocol,
             mode: service.mode,
             limit: service.limit.map(limit),
+            options: OptionsView::of(service),
             table_size: service.table_size,
             slots: SlotsView { settled: (slots - moving) as u64, moving: moving as u64 },
             backends_serving: owners.values().filter(|slots| **slots > 0).count(),
@@ -454,7 +478,12 @@ fn edited(services: &Services, change: Change) -> Result<(Services, String, Stri
     let unknown = no_service(&services, &name);
     let service = services.get_mut(&name).ok_or(unknown)?;
     let summary = match change {
-        Change::AddBackend { backend, .. } => add_backend(service, backend)?,
+        Change::AddBackend { backend, .. } => {
+            let summary = add_backend(service, backend)?;
+            let refused = |error| ChangeError::Refused(format!("service {name}: {error}"));
+            check_together(services.values(), &name).map_err(refused)?;
+            summary
+        }
         Change::RemoveBackend { endpoint, .. } => {
             let position = position(service, endpoint)?;
             service.backends.remove(position);

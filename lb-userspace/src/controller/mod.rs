@@ -7,10 +7,11 @@ mod core;
 mod janitor;
 mod ledger;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
@@ -181,6 +182,7 @@ pub struct Controller<D> {
     checker: Checker,
     reports: mpsc::Receiver<CheckReport>,
     requests: mpsc::Receiver<Request>,
+    announced: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl<D: Datapath + 'static> Controller<D> {
@@ -191,8 +193,9 @@ impl<D: Datapath + 'static> Controller<D> {
         let mut core = Core::new(datapath);
         core.set_services(services)?;
         let neighbors = Neighbors::connect().await?;
+        let announced = watch::Sender::new(core.announced_vips());
         let mut controller =
-            Self { core, neighbors, checker: Checker::new(reports_sender), reports, requests };
+            Self { core, neighbors, checker: Checker::new(reports_sender), reports, requests, announced };
         controller.look_up_until(FIRST_ANSWERS, None).await?;
         controller.core.settle_slots()?;
         controller.checker.update(controller.core.wanted_checks());
@@ -202,6 +205,11 @@ impl<D: Datapath + 'static> Controller<D> {
     /// Lends out the tables' owner for attaching and detaching its program.
     pub fn datapath(&mut self) -> &mut D {
         self.core.datapath()
+    }
+
+    /// The VIPs that the neighbours are to be told of, followed through every change.
+    pub fn announced(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.announced.subscribe()
     }
 
     /// Looks up next hops until every neighbour has answered, `patience` at most.
@@ -232,6 +240,7 @@ impl<D: Datapath + 'static> Controller<D> {
             Some(newcomer) => next_hops.get(&newcomer).is_some_and(silent),
             None => next_hops.values().any(silent),
         };
+        self.core.set_own_macs(&self.neighbors.own_macs().await?);
         block_in_place(|| self.core.set_next_hops(next_hops))?;
         Ok(waiting)
     }
@@ -292,6 +301,7 @@ impl<D: Datapath + 'static> Controller<D> {
                 drop(answer.send(result));
                 if changed {
                     self.checker.update(self.core.wanted_checks());
+                    self.announced.send_replace(self.core.announced_vips());
                     self.follow_kernel().await?;
                 }
             }

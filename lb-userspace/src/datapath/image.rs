@@ -5,7 +5,9 @@ use std::mem::offset_of;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable, cast_slice};
-use lb_common::layout::{BackendEntry, Region, ServiceEntry, USABLE, VIP_WAYS, VipSet};
+use lb_common::layout::{
+    BackendEntry, Features, InterfaceEntry, Region, ServiceEntry, USABLE, VIP_WAYS, VipSet,
+};
 use lb_common::slot::Slot;
 
 use super::Table;
@@ -21,6 +23,10 @@ pub struct Image {
     pub slots: BTreeMap<u32, Arc<[Slot]>>,
     /// Backends.
     pub backends: BTreeMap<u32, BackendEntry>,
+    /// What holds for all packets: entry 0, or nothing.
+    pub features: BTreeMap<u32, Features>,
+    /// Attached interfaces by their row.
+    pub interfaces: BTreeMap<u32, InterfaceEntry>,
 }
 
 /// One aligned 64-bit store.
@@ -51,6 +57,8 @@ impl Image {
         slots(&self.slots, &new.slots, &mut changes);
         entries(&self.services, &new.services, Table::Services, &mut changes);
         vips(&self.vips, &new.vips, &mut changes.publish);
+        entries(&self.interfaces, &new.interfaces, Table::Interfaces, &mut changes);
+        entries(&self.features, &new.features, Table::Features, &mut changes);
         changes
     }
 }
@@ -188,7 +196,13 @@ mod tests {
             slots,
             prop::collection::btree_map(0..8u32, words_of(8), 0..5),
         )
-            .prop_map(|(vips, services, slots, backends)| Image { vips, services, slots, backends })
+            .prop_map(|(vips, services, slots, backends)| Image {
+                vips,
+                services,
+                slots,
+                backends,
+                ..Image::default()
+            })
     }
 
     fn memory() -> MemoryDatapath {

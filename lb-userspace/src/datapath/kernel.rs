@@ -4,13 +4,13 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
-use lb_common::layout::{FlowCounts, Forwarded, Withheld};
+use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, Withheld};
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -135,10 +135,15 @@ pub struct KernelDatapath {
     ebpf: Ebpf,
     log: ProgramLog,
     capacity: Capacity,
+    indices: Vec<u32>,
     backends: Mapping,
     slots: Mapping,
     services: Mapping,
     vips: Mapping,
+    features: Mapping,
+    interfaces: Mapping,
+    /// The kernel empties it when nobody holds it open.
+    _ways: ProgramArray<MapData>,
     flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
@@ -189,12 +194,18 @@ impl KernelDatapath {
             .map_max_entries("FORWARDED", capacity.backends)
             .map_max_entries("WITHHELD", capacity.services)
             .load(BALANCER_OBJECT)?;
-        program(&mut ebpf)?.load()?;
+        for name in ["balance", "detour", "aside"] {
+            program(&mut ebpf, name)?.load()?;
+        }
+        let ways = ways(&mut ebpf)?;
         let log = ProgramLog::of(&mut ebpf)?;
         let map =
             |name, table: Table| mapping(&ebpf, name, capacity.entries(table) as usize * table.entry_words());
         let (vips, services) = (map("VIPS", Table::Vips)?, map("SERVICES", Table::Services)?);
         let (slots, backends) = (map("SLOTS", Table::Slots)?, map("BACKENDS", Table::Backends)?);
+        let indices = interfaces.to_vec();
+        let (features, interfaces) =
+            (map("FEATURES", Table::Features)?, map("INTERFACES", Table::Interfaces)?);
         let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
         Ok(Self {
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
@@ -204,17 +215,21 @@ impl KernelDatapath {
             ebpf,
             log,
             capacity,
+            indices,
             backends,
             slots,
             services,
             vips,
+            features,
+            interfaces,
+            _ways: ways,
             flows,
         })
     }
 
     /// The loaded program, to run it on test packets.
     pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
-        program(&mut self.ebpf)
+        program(&mut self.ebpf, "balance")
     }
 
     /// What the program has said since the last call: each message and how often.
@@ -282,9 +297,19 @@ fn innermost(error: &ProgramError) -> String {
     os_error(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
-    let program = ebpf.program_mut("balance").ok_or(LoadError::Incomplete("program `balance`"))?;
-    Ok(program.try_into()?)
+fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
+    Ok(ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?.try_into()?)
+}
+
+/// Tells `balance` where the other programs are.
+fn ways(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
+    let wrong = |source| LoadError::Table { name: "WAYS", source };
+    let map = ebpf.take_map("WAYS").ok_or(LoadError::Incomplete("WAYS"))?;
+    let mut ways = ProgramArray::try_from(map).map_err(wrong)?;
+    for (place, name) in [(DETOUR, "detour"), (ASIDE, "aside")] {
+        ways.set(place, program(ebpf, name)?.fd()?, 0).map_err(wrong)?;
+    }
+    Ok(ways)
 }
 
 fn mapping(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Mapping, LoadError> {
@@ -325,12 +350,18 @@ impl Datapath for KernelDatapath {
         self.capacity
     }
 
+    fn interfaces(&self) -> &[u32] {
+        &self.indices
+    }
+
     fn store(&mut self, store: Store) -> Result<(), TableError> {
         let (mapping, table) = match store.table {
             Table::Backends => (&self.backends, "BACKENDS"),
             Table::Slots => (&self.slots, "SLOTS"),
             Table::Services => (&self.services, "SERVICES"),
             Table::Vips => (&self.vips, "VIPS"),
+            Table::Features => (&self.features, "FEATURES"),
+            Table::Interfaces => (&self.interfaces, "INTERFACES"),
         };
         mapping.store(store.word, store.value).ok_or_else(|| TableError {
             table,

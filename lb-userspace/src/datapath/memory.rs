@@ -6,8 +6,8 @@ use bytemuck::{Zeroable, cast_slice, cast_slice_mut};
 use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
 use lb_common::hash::{HashKey, scale};
 use lb_common::layout::{
-    BackendEntry, FlowCounts, Forwarded, MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine,
-    VipSet, Withheld,
+    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
+    ServiceEntry, Settings, SlotLine, VipSet, Withheld,
 };
 use lb_common::limiter::WAYS;
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
@@ -25,6 +25,8 @@ pub struct MemoryDatapath {
     services: Vec<ServiceEntry>,
     slots: Vec<SlotLine>,
     backends: Vec<BackendEntry>,
+    features: [Features; 1],
+    interfaces: [InterfaceEntry; MAX_INTERFACES],
     buckets: Vec<[Cell<u64>; WAYS]>,
     flows: Vec<[Cell<u64>; 2 * flow::WAYS]>,
     fragments: Vec<[Cell<u64>; 2 * flow::WAYS]>,
@@ -49,6 +51,8 @@ impl MemoryDatapath {
             services: zeros(capacity.entries(Table::Services)),
             slots: zeros(capacity.entries(Table::Slots)),
             backends: zeros(capacity.entries(Table::Backends)),
+            features: [Features::default()],
+            interfaces: [InterfaceEntry::zeroed(); MAX_INTERFACES],
             buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
             flows: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.flow_sets as usize],
             fragments: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.fragment_sets as usize],
@@ -65,13 +69,21 @@ impl MemoryDatapath {
         self.now.set(now);
     }
 
-    /// Every word of the four tables, for comparison.
+    /// The place of an interface; unknown ones share the first.
+    fn row_of(&self, ingress: u32) -> usize {
+        let mut rows = self.settings.interfaces.iter().skip(1);
+        rows.position(|interface| *interface == ingress && ingress != 0).map_or(0, |at| at + 1)
+    }
+
+    /// Every word of the tables, for comparison.
     pub fn words(&self) -> Vec<u64> {
-        let tables: [&[u64]; 4] = [
+        let tables: [&[u64]; 6] = [
             cast_slice(&self.vips),
             cast_slice(&self.services),
             cast_slice(&self.slots),
             cast_slice(&self.backends),
+            cast_slice(&self.features),
+            cast_slice(&self.interfaces),
         ];
         tables.concat()
     }
@@ -92,6 +104,8 @@ impl Datapath for MemoryDatapath {
             Table::Services => cast_slice_mut(&mut self.services),
             Table::Slots => cast_slice_mut(&mut self.slots),
             Table::Backends => cast_slice_mut(&mut self.backends),
+            Table::Features => cast_slice_mut(&mut self.features),
+            Table::Interfaces => cast_slice_mut(&mut self.interfaces),
         };
         let word = words.get_mut(store.word).ok_or_else(|| missing("memory", store.word))?;
         *word = store.value;
@@ -145,6 +159,14 @@ impl Tables for MemoryDatapath {
 
     fn hash_key(&self) -> &HashKey {
         &self.settings.hash_key
+    }
+
+    fn features(&self) -> Features {
+        self.features[0]
+    }
+
+    fn interface(&self, ingress: u32) -> Option<InterfaceEntry> {
+        self.interfaces.get(self.row_of(ingress)).copied()
     }
 
     fn vip_set(&self, index: u32) -> Option<&VipSet> {
@@ -205,13 +227,7 @@ impl Tables for MemoryDatapath {
     }
 
     fn count_reason(&self, ingress: u32, counter: u32) {
-        let known = self
-            .settings
-            .interfaces
-            .iter()
-            .skip(1)
-            .position(|interface| *interface == ingress && ingress != 0);
-        let row = known.map_or(0, |at| at as u32 + 1);
+        let row = self.row_of(ingress) as u32;
         if let Some(count) = self.reasons.borrow_mut().get_mut((row * REASON_COUNTERS + counter) as usize) {
             *count += 1;
         }

@@ -19,8 +19,8 @@ pub use memory::MemoryDatapath;
 
 use lb_common::flow::{Detail, Entry, WAYS};
 use lb_common::layout::{
-    BackendEntry, FlowCounts, Forwarded, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet,
-    Withheld,
+    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
+    ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
 
 /// The compiled balancer program.
@@ -49,6 +49,10 @@ pub enum Table {
     Services,
     /// The VIP directory: [`VipSet`].
     Vips,
+    /// One word: [`Features`].
+    Features,
+    /// Attached interfaces: [`InterfaceEntry`].
+    Interfaces,
 }
 
 impl Table {
@@ -59,6 +63,8 @@ impl Table {
             Self::Slots => size_of::<SlotLine>(),
             Self::Services => size_of::<ServiceEntry>(),
             Self::Vips => size_of::<VipSet>(),
+            Self::Features => size_of::<Features>(),
+            Self::Interfaces => size_of::<InterfaceEntry>(),
         };
         bytes / size_of::<u64>()
     }
@@ -106,6 +112,8 @@ impl Capacity {
             Table::Slots => self.slots.div_ceil(SLOTS_PER_LINE),
             Table::Services => self.service_entries,
             Table::Vips => VIP_SETS,
+            Table::Features => 1,
+            Table::Interfaces => MAX_INTERFACES as u32,
         }
     }
 
@@ -131,6 +139,11 @@ pub struct TableError {
 pub trait Datapath: Send {
     /// How much the tables hold.
     fn capacity(&self) -> Capacity;
+
+    /// Indices of the interfaces that have rows of their own, the first of which is row 1.
+    fn interfaces(&self) -> &[u32] {
+        &[]
+    }
 
     /// Stores one word; packets see either the old one or the new one.
     fn store(&mut self, store: Store) -> Result<(), TableError>;
@@ -189,7 +202,7 @@ fn publish<D: Datapath + ?Sized>(datapath: &mut D, changes: &Changes) -> Result<
 
 /// The program's read-only settings.
 pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfaces: &[u32]) -> Settings {
-    let mut rows = [0; lb_common::layout::MAX_INTERFACES];
+    let mut rows = [0; MAX_INTERFACES];
     // Row 0 is for interfaces that are not listed, so that a count is never lost.
     for (row, interface) in rows.iter_mut().skip(1).zip(interfaces) {
         *row = *interface;

@@ -210,6 +210,12 @@ impl Neighbors {
         Ok(resolved.into_iter().collect())
     }
 
+    /// The MAC addresses of the host's own interfaces, by index; of Ethernet only.
+    pub async fn own_macs(&self) -> Result<BTreeMap<u32, Mac>, NeighborsError> {
+        let links = self.kernel.links().await?;
+        Ok(links.into_iter().filter_map(|(index, link)| Some((index, link.mac?))).collect())
+    }
+
     /// Completes when routes, rules, links or addresses changed, or the MAC address of a neighbour in use, since the
     /// last call. Changes are coalesced: bursts complete it a few times a second. A lost event counts as a change.
     ///

@@ -20,7 +20,7 @@ use lb_common::wire::{Ipv4Address, Ipv6Address, protocol};
 use siphasher::sip::SipHasher24;
 
 use crate::datapath::Capacity;
-use crate::model::{Backend, Endpoint, Protocol, Service};
+use crate::model::{Backend, Endpoint, ForwardMode, Protocol, Service};
 use ranges::{Range, Ranges};
 pub(crate) use slots::Ids;
 use slots::Slots;
@@ -342,6 +342,10 @@ impl Placement {
         let mut wanted: BTreeMap<IpAddr, BTreeSet<ServiceKey>> = BTreeMap::new();
         for service in services.values() {
             wanted.entry(service.vip.address).or_default().insert(service_key(service));
+            // Where replies come from, they are looked for like services.
+            for backend in replying(service) {
+                wanted.entry(backend.address).or_default().insert(endpoint_key(service.protocol, *backend));
+            }
         }
         let missing = self.vips.extract_if(.., |address, _| !wanted.contains_key(address));
         given_up.entries.extend(missing.map(|(_, vip)| vip.entries));
@@ -471,11 +475,21 @@ fn vip_key(address: IpAddr) -> VipKey {
 }
 
 fn service_key(service: &Service) -> ServiceKey {
-    let protocol = match service.protocol {
+    endpoint_key(service.protocol, service.vip)
+}
+
+fn endpoint_key(protocol: Protocol, endpoint: Endpoint) -> ServiceKey {
+    let protocol = match protocol {
         Protocol::Tcp => protocol::TCP,
         Protocol::Udp => protocol::UDP,
     };
-    ServiceKey::new(protocol, service.vip.port.number().unwrap_or(0))
+    ServiceKey::new(protocol, endpoint.port.number().unwrap_or(0))
+}
+
+/// The backends whose replies come back through the balancer and have to be translated.
+fn replying(service: &Service) -> impl Iterator<Item = &Endpoint> {
+    let translated = service.mode == ForwardMode::Nat;
+    service.backends.iter().filter(move |_| translated).map(|backend| &backend.endpoint)
 }
 
 /// The smallest region and a seed under which no two ports share an entry: its bits and the seed.

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use lb_common::deliver::outer_sum;
 use lb_common::layout::{
-    BackendEntry, CLOSED, EXACT_CLOCK, GUE, LIMITED, NAT, OUTER_IPV4, OUTER_IPV6, OuterAddresses,
-    ServiceEntry, USABLE, VipSet,
+    BY_SOURCE, BackendEntry, CLOSED, EXACT_CLOCK, Features, GUE, LIMITED, NAT, OUTER_IPV4, OUTER_IPV6,
+    OuterAddresses, QUIC, REPLIES, Region, ServiceEntry, ServiceKey, USABLE, VipSet,
 };
 use lb_common::limiter::Gcra;
 use lb_common::slot::Slot;
-use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac};
+use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, MacPair};
 
-use super::{Placed, Placement, Services, service_key, vip_key};
+use super::{Placed, Placement, Services, endpoint_key, replying, service_key, vip_key};
 use crate::datapath::Image;
-use crate::model::{Endpoint, ForwardMode, GUE_PORT, Limit, Service, ServiceOptions};
+use crate::model::{Affinity, Endpoint, ForwardMode, GUE_PORT, Limit, Service, ServiceOptions};
 use crate::neighbors::NextHop;
 
 /// The longest kernel tick (`CONFIG_HZ=100`): a burst that covers two of them does with the coarse clock.
@@ -34,13 +34,17 @@ pub fn render<'h>(
     for (address, vip) in &placement.vips {
         let set = image.vips.entry(vip.set).or_insert_with(VipSet::zeroed);
         let key = vip_key(*address);
-        (set.low[vip.way], set.high[vip.way], set.region[vip.way]) = (key.low, key.high, vip.region);
+        let region = region(services, *address, vip.region);
+        (set.low[vip.way], set.high[vip.way], set.region[vip.way]) = (key.low, key.high, region);
     }
     for (service, placed) in services.values().filter_map(|s| Some((s, placement.services.get(&s.name)?))) {
         if let Some(vip) = placement.vips.get(&service.vip.address) {
-            let key = service_key(service);
-            let index = if key == key.any_port() { vip.region.wildcard(key) } else { vip.region.index(key) };
-            image.services.insert(index, service_entry(service, placed));
+            image.services.insert(index(vip.region, service_key(service)), service_entry(service, placed));
+        }
+        for backend in replying(service) {
+            let Some(vip) = placement.vips.get(&backend.address) else { continue };
+            let key = endpoint_key(service.protocol, *backend);
+            image.services.insert(index(vip.region, key), reply_entry(service, key));
         }
         for (endpoint, id) in &placed.ids {
             let hop = next_hop(endpoint.address).filter(|hop| deliverable(service.mode, hop).is_ok());
@@ -49,7 +53,42 @@ pub fn render<'h>(
             image.backends.insert(placed.row_of(*id), entry.unwrap_or_else(BackendEntry::zeroed));
         }
     }
+    image.features.extend(features(services).map(|features| (0, features)));
     Image { slots: slots(placement), ..image }
+}
+
+/// The region of an address, and what the address is: a VIP, perhaps announced, or one that replies come from.
+fn region(services: &Services, address: IpAddr, region: Region) -> Region {
+    let announced = services.values().filter(|service| service.vip.address == address);
+    let announced: Vec<bool> = announced.map(|service| service.options.announce).collect();
+    match announced.as_slice() {
+        [] => region.of_replies(),
+        of_vip if of_vip.contains(&true) => region.announced(),
+        _ => region,
+    }
+}
+
+/// Where a service stands in its VIP's region.
+fn index(region: Region, key: ServiceKey) -> u32 {
+    if key == key.any_port() { region.wildcard(key) } else { region.index(key) }
+}
+
+/// What packets that are for no VIP may be about, if anything.
+fn features(services: &Services) -> Option<Features> {
+    let any = |test: fn(&Service) -> bool, feature| if services.values().any(test) { feature } else { 0 };
+    let replies = any(|service| service.mode == ForwardMode::Nat, Features::REPLIES);
+    let announced = any(|service| service.options.announce, Features::ANNOUNCED);
+    Some(Features(replies | announced)).filter(|features| features.0 != 0)
+}
+
+/// The way back from a backend: no service, but where its replies get their VIP from.
+fn reply_entry(service: &Service, key: ServiceKey) -> ServiceEntry {
+    let vip = match service.vip.address {
+        IpAddr::V4(address) => [bytemuck::cast(ipv4(address)), 0, 0, 0],
+        IpAddr::V6(address) => bytemuck::cast(ipv6(address.into())),
+    };
+    let vip_port = service.vip.port.number().unwrap_or(0);
+    ServiceEntry { key, flags: REPLIES, vip, vip_port, ..ServiceEntry::zeroed() }
 }
 
 /// The slots of all services, by the index of their first.
@@ -70,14 +109,17 @@ pub fn deliverable(mode: ForwardMode, hop: &NextHop) -> Result<(), String> {
 
 fn service_entry(service: &Service, placed: &Placed) -> ServiceEntry {
     let (limited, limit) = service.limit.as_ref().map_or((0, Gcra::zeroed()), limit_entry);
-    let closed = if placed.is_closed() { CLOSED } else { 0 };
+    let flag = |is: bool, flag| if is { flag } else { 0 };
+    let closed = flag(placed.is_closed(), CLOSED);
+    let by_source = flag(service.options.affinity == Affinity::Source, BY_SOURCE);
+    let quic = flag(service.options.quic, QUIC);
     ServiceEntry {
         key: service_key(service),
         id: placed.id.start,
         slot_base: placed.range.start,
         slot_count: placed.slots().len() as u32,
         backend_base: placed.backends.start,
-        flags: limited | closed,
+        flags: limited | closed | by_source | quic,
         limit,
         vip: [0; 4],
         vip_port: 0,
@@ -111,9 +153,8 @@ fn backend_entry(service: &Service, backend: Endpoint, hop: &NextHop) -> Backend
         },
     };
     BackendEntry {
-        destination_mac: Mac::new(hop.mac),
+        macs: MacPair::new(hop.mac, hop.source_mac),
         flags: USABLE | header.flags,
-        source_mac: Mac::new(hop.source_mac),
         mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
         ifindex: hop.ifindex,
         outer_sum: header.sum,

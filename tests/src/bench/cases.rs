@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
-use lb_common::bench::{HEAD_WORDS, RUN, Script};
+use lb_common::bench::{HEAD_WORDS, LOOKS, Script};
 use lb_common::wire::{
     Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IPV4_LENGTH, IPV6_LENGTH,
     Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Mac, Ports, TCP_ACK, TCP_LENGTH, TCP_SYN, TcpStart,
@@ -105,8 +105,9 @@ impl Case {
             flows_mask: self.flows - 1,
             flow_at: flow_at as u64,
             flow_base: u64::from(u32::from(Ipv4Addr::new(10, 0, 0, 0))),
-            action: RUN,
+            moves_head: 0,
             runs: 0,
+            clock: [0; LOOKS],
         })
     }
 }
@@ -159,7 +160,7 @@ pub(super) fn services() -> Result<Services> {
     Ok(some.into_iter().map(|service| (service.name.clone(), service)).collect())
 }
 
-fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> Result<Service> {
+pub(super) fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> Result<Service> {
     let (vip, backend): (_, fn(u16) -> String) = match vip {
         IpAddr::V4(vip) => (format!("{vip}:80"), |n| format!("10.0.1.{n}:80")),
         IpAddr::V6(vip) => (format!("[{vip}]:80"), |n| format!("[fd00::{n}]:80")),

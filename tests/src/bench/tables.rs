@@ -1,5 +1,6 @@
 //! What Maglev tables cost: to build, to install in the kernel, and what they move.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -11,17 +12,39 @@ use super::median;
 
 const FIGURES: usize = 9;
 
+/// Figures by what was measured and the number of backends.
+pub(super) type Figures = BTreeMap<&'static str, BTreeMap<u16, f64>>;
+
 /// One table of the default size.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TableCost {
-    pub(super) build_ms: f64,
-    pub(super) install_ms: f64,
+struct TableCost {
+    build_ms: f64,
+    install_ms: f64,
     /// Slots of the other backends that move when one is removed.
-    pub(super) disruption_percent: f64,
+    disruption_percent: f64,
+}
+
+/// Measures and tells the costs of tables of several sizes.
+pub(super) fn measure_all(datapath: &mut KernelDatapath) -> Result<Figures> {
+    println!(
+        "\n{:>8} {:>9} {:>11} {:>13}   (tables of 65 537 slots)",
+        "BACKENDS", "BUILD ms", "INSTALL ms", "DISRUPTION %"
+    );
+    let mut figures = Figures::new();
+    for backends in [10, 100, 1000] {
+        let TableCost { build_ms, install_ms, disruption_percent } = measure(datapath, backends)?;
+        println!("{backends:8} {build_ms:9.2} {install_ms:11.2} {disruption_percent:13.2}");
+        let parts =
+            [("build_ms", build_ms), ("install_ms", install_ms), ("disruption_percent", disruption_percent)];
+        for (name, figure) in parts {
+            figures.entry(name).or_default().insert(backends, figure);
+        }
+    }
+    Ok(figures)
 }
 
 /// Measures tables of `backends` backends.
-pub(super) fn measure(datapath: &mut KernelDatapath, backends: u16) -> Result<TableCost> {
+fn measure(datapath: &mut KernelDatapath, backends: u16) -> Result<TableCost> {
     let all: Vec<Candidate> = (0..backends).map(candidate).collect::<Result<_>>()?;
     let (gone, rest) = all.split_first().context("no backends")?;
     let build_ms = median_ms(|| {

@@ -11,6 +11,7 @@
 //! The balancer's kernel routes whatever the XDP program passes: health checks and the backends' direct replies.
 
 mod features;
+mod group;
 mod ip;
 mod namespace;
 mod plan;
@@ -22,6 +23,7 @@ use std::{fs, process};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub use group::Group;
 pub use namespace::Namespace;
 pub use plan::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
 
@@ -43,9 +45,7 @@ pub struct Lab {
 impl Lab {
     /// A network with names that no other process uses.
     pub fn unique() -> Result<Self> {
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        Self::build(format!("lb{}-{number}-", process::id()))
+        Self::build(unique_prefix())
     }
 
     /// The network with the fixed names of `lb-lab up`.
@@ -118,7 +118,7 @@ impl Lab {
 
     /// The namespaces of this network that exist now.
     pub fn leftovers(&self) -> Vec<String> {
-        existing(&self.prefix)
+        existing(&names(&self.prefix))
     }
 
     /// What names this network's namespaces begin with.
@@ -132,7 +132,7 @@ impl Drop for Lab {
         if self.kept {
             return;
         }
-        if let Err(error) = remove(&self.prefix) {
+        if let Err(error) = remove(&names(&self.prefix)) {
             eprintln!("could not remove the namespaces {}*: {error:#}", self.prefix);
         }
     }
@@ -140,7 +140,7 @@ impl Drop for Lab {
 
 /// Removes the network with the fixed names, if it is there.
 pub fn remove_fixed() -> Result<()> {
-    remove(FIXED_PREFIX)
+    remove(&names(FIXED_PREFIX))
 }
 
 /// A namespace of the network with the fixed names.
@@ -150,27 +150,38 @@ pub fn fixed_namespace(node: Node) -> Namespace {
 
 /// Whether a part of the network with the fixed names is there.
 pub fn fixed_exists() -> bool {
-    !existing(FIXED_PREFIX).is_empty()
+    !existing(&names(FIXED_PREFIX)).is_empty()
 }
 
+/// A prefix that no other process uses, nor this one again.
+fn unique_prefix() -> String {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    format!("lb{}-{}-", process::id(), MADE.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Removes those of the namespaces that exist.
+///
 /// Deletes the links first: the kernel frees a namespace some time after its name, and its links only then.
-fn remove(prefix: &str) -> Result<()> {
+fn remove(names: &[String]) -> Result<()> {
     let mut failures = Vec::new();
-    for name in existing(prefix) {
+    for name in existing(names) {
         failures.extend(ip::delete_links(&name).err());
         failures.extend(ip::host(&[format!("netns delete {name}")]).err());
     }
     match failures.pop() {
         None => Ok(()),
-        Some(_) if existing(prefix).is_empty() => Ok(()),
+        Some(_) if existing(names).is_empty() => Ok(()),
         Some(error) => bail!(error),
     }
 }
 
-/// Only the names that this module gives: a stranger's `lb-something` is left alone.
-fn existing(prefix: &str) -> Vec<String> {
-    let names = Node::all().map(|node| format!("{prefix}{node}"));
-    names.filter(|name| fs::exists(namespace::path(name)).unwrap_or(false)).collect()
+/// The names that this module gives a lab's namespaces: a stranger's `lb-something` is left alone.
+fn names(prefix: &str) -> Vec<String> {
+    Node::all().map(|node| format!("{prefix}{node}")).collect()
+}
+
+fn existing(names: &[String]) -> Vec<String> {
+    names.iter().filter(|name| fs::exists(namespace::path(name)).unwrap_or(false)).cloned().collect()
 }
 
 /// A link works when it has its carrier and none of its addresses is still being checked for a duplicate.

@@ -1,6 +1,6 @@
 use super::*;
-use crate::model::{ForwardMode, Protocol, Weight};
-use crate::view::SlotsView;
+use crate::model::{Affinity, ForwardMode, Protocol, Weight};
+use crate::view::{OptionsView, SlotsView};
 
 fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
     ServiceView {
@@ -9,6 +9,7 @@ fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
         protocol: Protocol::Tcp,
         mode: ForwardMode::DsrL2,
         limit: None,
+        options: OptionsView::default(),
         table_size: 65_537,
         slots: SlotsView { settled: 65_530, moving: 7 },
         backends_serving: serving,
@@ -82,10 +83,11 @@ DROPS     limited 1k  truncated 3
 fn services_are_a_table() {
     let mut limited = service("api", 2, 1_000);
     limited.limit = Some("1000 packets/s per source, burst 200".to_owned());
+    limited.options.affinity = Some(Affinity::Source);
     let expected = "\
-SERVICE  VIP            PROTOCOL  MODE    BACKENDS  PACKETS  BYTES  NEW FLOWS  LIMITED  LIMIT
-web      192.0.2.10:80  tcp       dsr-l2       3/3    3.81M   244M       381k    38.1k  none
-api      192.0.2.10:80  tcp       dsr-l2       2/3       1k    64k        100       10  1000 packets/s per source, burst 200
+SERVICE  VIP            PROTOCOL  MODE    BACKENDS  PACKETS  BYTES  NEW FLOWS  LIMITED  LIMIT                                 OPTIONS
+web      192.0.2.10:80  tcp       dsr-l2       3/3    3.81M   244M       381k    38.1k  none                                  none
+api      192.0.2.10:80  tcp       dsr-l2       2/3       1k    64k        100       10  1000 packets/s per source, burst 200  affinity=source
 ";
     assert_eq!(services(&[service("web", 3, 3_810_000), limited]), expected);
 }

@@ -153,6 +153,73 @@ fn a_refused_change_changes_nothing() {
     assert_eq!(core.generation, 1);
 }
 
+/// Two `nat` services without backends: `web` on 192.0.2.10:80 and `api` on 192.0.2.11:80.
+fn nat_services() -> Services {
+    let service = |name: &str, vip: &str| {
+        let web = web([]).remove("web").unwrap();
+        let vip = vip.parse().unwrap();
+        (name.to_owned(), Service { name: name.to_owned(), vip, mode: ForwardMode::Nat, ..web })
+    };
+    Services::from([service("web", "192.0.2.10:80"), service("api", "192.0.2.11:80")])
+}
+
+#[test]
+fn an_added_backend_goes_with_the_other_services() {
+    let mut core = Core::new(tables());
+    core.set_services(nat_services()).unwrap();
+    let mut add = |service: &str, address: &str| {
+        let backend = Backend { endpoint: address.parse().unwrap(), ..backend(1) };
+        core.change(Change::AddBackend { service: service.to_owned(), backend })
+    };
+    add("web", "10.0.1.1:8080").unwrap();
+    add("api", "10.0.1.1:8081").unwrap();
+    assert_eq!(
+        add("api", "10.0.1.1:8080").unwrap_err().to_string(),
+        "service api: 10.0.1.1:8080 tcp is a backend of service web already, and which service a nat \
+         backend's reply belongs to is told by its source alone: let it listen on another port for this \
+         service"
+    );
+    assert_eq!(
+        add("api", "192.0.2.10:80").unwrap_err().to_string(),
+        "service api: 192.0.2.10 is the VIP of service web; a nat backend needs an address of its own"
+    );
+    assert_eq!(core.generation, 3);
+}
+
+#[test]
+fn an_added_backend_goes_with_the_outer_source() {
+    let mut services = web([]);
+    let service = services.get_mut("web").unwrap();
+    service.mode = ForwardMode::Ipip;
+    service.options.outer_source = Some("10.99.0.0/16".parse().unwrap());
+    let mut core = Core::new(tables());
+    core.set_services(services).unwrap();
+    let v6 = Backend { endpoint: "[2001:db8::1]:80".parse().unwrap(), ..backend(1) };
+    let add_v6 = Change::AddBackend { service: "web".to_owned(), backend: v6 };
+    assert_eq!(
+        core.change(add_v6.clone()).unwrap_err().to_string(),
+        "service web: outer_source: 10.99.0.0/16 is IPv4, but every backend of the service is IPv6, and so \
+         are the outer headers towards them: write a prefix such as fd00:1::/96"
+    );
+    core.change(add(1)).unwrap();
+    core.change(add_v6).unwrap();
+    assert_eq!(core.status(&[]).unwrap().services[0].options.outer_source.as_deref(), Some("10.99.0.0/16"));
+}
+
+#[test]
+fn a_vip_is_announced_if_one_of_its_services_says_so() {
+    let mut core = Core::new(tables());
+    let mut services = nat_services();
+    core.set_services(services.clone()).unwrap();
+    assert!(core.announced_vips().is_empty());
+    let mut other_port = services["web"].clone();
+    (other_port.name, other_port.vip) = ("tls".to_owned(), "192.0.2.10:443".parse().unwrap());
+    other_port.options.announce = true;
+    services.insert("tls".to_owned(), other_port);
+    core.set_services(services).unwrap();
+    assert_eq!(core.announced_vips(), BTreeSet::from([Ipv4Addr::new(192, 0, 2, 10).into()]));
+}
+
 #[test]
 fn a_change_without_room_changes_nothing() {
     let mut core = core();

@@ -1,6 +1,6 @@
 use std::cell::{Cell, RefCell};
 
-use lb_common::flow::{Passenger, Stage, owner};
+use lb_common::flow::{Passenger, PassengerKind, Stage, owner};
 use lb_common::hash::HashKey;
 use lb_common::layout::{Forwarded, Withheld};
 use lb_common::pipeline::Tables as _;
@@ -98,9 +98,9 @@ impl Busy {
     }
 
     fn packet(&self) {
-        let packet =
-            Passenger { hash: 7 << 32, slot: 33, opens: false, now: Tick::from_ns(self.inner.clock()) };
-        owner(&self.inner.flows(packet.hash).unwrap(), lots()[0].slots[1], &packet, |_| true);
+        let packet = Passenger { hash: 7 << 32, slot: 33, kind: PassengerKind::Goes };
+        let now = Tick::from_ns(self.inner.clock());
+        owner(&self.inner.flows(packet.hash).unwrap(), lots()[0].slots[1], &packet, now, |_| true);
     }
 }
 

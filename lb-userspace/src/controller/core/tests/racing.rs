@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use lb_common::flow::{Detail, Entry, Passenger, Tick, owner};
+use lb_common::flow::{Detail, Entry, Passenger, PassengerKind, Tick, owner};
 use lb_common::frame::Frame;
 use lb_common::hash::scale;
 use lb_common::layout::{FlowCounts, Forwarded, ServiceEntry, ServiceKey, USABLE, VipKey, Withheld};
@@ -86,6 +86,7 @@ struct UnderWay {
     service: ServiceEntry,
     slot: Slot,
     passenger: Passenger,
+    now: Tick,
 }
 
 /// What the clients do and see.
@@ -218,7 +219,7 @@ impl Racing {
     /// A backend of a service, if it is usable.
     pub(super) fn backend(&self, service: &ServiceEntry, id: BackendId) -> Option<u8> {
         let entry = self.inner.backend(service.backend_base + u32::from(id.number()))?;
-        (entry.flags & USABLE != 0).then(|| bytemuck::bytes_of(&entry.destination_mac)[5])
+        (entry.flags & USABLE != 0).then(|| bytemuck::bytes_of(&entry.macs)[5])
     }
 
     fn read_slot(&self, number: usize, flow: &Flow) -> Option<UnderWay> {
@@ -228,18 +229,20 @@ impl Racing {
         }
         let index = service.slot_base + scale(hash, service.slot_count);
         let now = Tick::from_ns(tables.now(Clock::Coarse));
-        let passenger = Passenger { hash, slot: index, opens: flow.opens(), now };
-        Some(UnderWay { flow: number, service, slot: tables.slot(index)?, passenger })
+        let kind = if flow.opens() { PassengerKind::Opens } else { PassengerKind::Goes };
+        let passenger = Passenger { hash, slot: index, kind };
+        Some(UnderWay { flow: number, service, slot: tables.slot(index)?, passenger, now })
     }
 
     /// A packet that has read its slot goes on, as in the pipeline.
     fn finish(&self, packet: usize) {
-        let UnderWay { flow, service, slot, passenger } =
+        let UnderWay { flow, service, slot, passenger, now } =
             self.traffic.borrow_mut().under_way.swap_remove(packet);
         let usable = |id| self.backend(&service, id).is_some();
         let owner = if slot.is_moving() {
-            let (owner, event) = owner(&self.inner.flows(passenger.hash).unwrap(), slot, &passenger, usable);
-            self.inner.count_flow(event);
+            let flows = self.inner.flows(passenger.hash).unwrap();
+            let (owner, event) = owner(&flows, slot, &passenger, now, usable);
+            self.inner.count_flow(event.unwrap());
             owner
         } else {
             slot.current()
