@@ -9,7 +9,7 @@ use lb_tests::daemon::{Config, Service};
 use lb_tests::load::{Asker, Held, KeepAlive, allow_many_files};
 use lb_tests::net::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
 use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
-use lb_tests::site::Site;
+use lb_tests::site::{SERVING, Site};
 use lb_tests::tools::Tools;
 use lb_tests::wait;
 use lb_userspace::model::Protocol;
@@ -28,6 +28,8 @@ const ASKING: usize = 20;
 
 /// Checks are 200 ms apart and two decide.
 const NOTICED: Duration = Duration::from_secs(5);
+/// A time-out of 2 s, two ticks of 1.1 s to be sure, and two sweeps.
+const AGED: Duration = Duration::from_secs(20);
 /// Sweeps are 2 s apart.
 const SWEPT: Duration = Duration::from_secs(10);
 
@@ -37,6 +39,8 @@ pub(crate) fn cases() -> Vec<Case> {
         a_connection_outlives_fifty_changes,
         a_udp_flow_outlives_changes,
         slots_settle_again,
+        slots_settle_with_time,
+        the_last_backend_is_drained,
     ]
 }
 
@@ -305,21 +309,22 @@ fn a_udp_flow_outlives_changes(tools: Tools) -> Result<()> {
 
 /// A backend that was added and removed leaves no trace, and what the metrics tell is true.
 fn slots_settle_again(tools: Tools) -> Result<()> {
-    let nodes = [Node::Backend(1), Node::Backend(2)];
-    let site = Site::with_daemon(tools, &Config::new(vec![held().only(&nodes)]))?;
+    let site = Site::with_daemon(tools, &Config::new(vec![held().only(&[Node::Backend(1)])]))?;
     let address = held().endpoint(Node::Backend(3));
-    let moving = |site: &Site| value(&site.metrics()?, "lb_slots{service=\"held\",state=\"moving\"}");
     ensure!(moving(&site)? == 0, "slots move before anything has changed");
     let mut old = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 60)?;
     site.cli()?.succeed(&["backend", "add", "held", &address])?;
     let new = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 60)?;
-    let third = 65_537 / 3;
-    ensure!(moving(&site)?.abs_diff(third) < third / 10, "{} slots move", moving(&site)?);
+    let half = 65_537 / 2;
+    ensure!(moving(&site)?.abs_diff(half) < half / 10, "{} slots move", moving(&site)?);
     old.iter_mut().try_for_each(Held::ask).context("an old connection is broken")?;
-    let page = site.metrics()?;
-    let remembered = value(&page, "lb_flows")?;
-    let (added, known) = (lookups(&page, "added")?, lookups(&page, "known")?);
-    ensure!(remembered > 0 && remembered == added && known > 0, "{remembered} remembered, {added}, {known}");
+    wait::until(SWEPT, "every flow that was added is remembered", || {
+        let page = site.metrics()?;
+        let remembered = value(&page, "lb_flows")?;
+        let (added, known) = (lookups(&page, "added")?, lookups(&page, "known")?);
+        ensure!(remembered > 0 && remembered == added && known > 0, "{remembered} of {added}, {known} known");
+        Ok(())
+    })?;
     drop(new);
     site.cli()?.succeed(&["backend", "remove", "held", &address])?;
     let begun = Instant::now();
@@ -334,6 +339,34 @@ fn slots_settle_again(tools: Tools) -> Result<()> {
     Ok(())
 }
 
+/// Slots settle around old connections, and these once they are gone. Nobody who talks is cut off.
+fn slots_settle_with_time(tools: Tools) -> Result<()> {
+    let service = held().only(&[Node::Backend(1)]).idle("2s");
+    let site = Site::with_daemon(tools, &Config::new(vec![service]))?;
+    let mut old = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 60)?;
+    site.cli()?.succeed(&["backend", "add", "held", &held().endpoint(Node::Backend(3))])?;
+    let mut new = Held::open_many(&site.client(2), (VIP4, ECHO_PORT).into(), 60)?;
+    let mut left = 0;
+    wait::until(AGED, "only slots of old connections move", || {
+        old.iter_mut().chain(&mut new).try_for_each(Held::ask).context("a connection is broken")?;
+        left = moving(&site)?;
+        ensure!((1..=60).contains(&left), "{left} slots move");
+        Ok(())
+    })?;
+    drop(old);
+    wait::until(AGED, "all slots are settled and no flow is remembered", || {
+        new.iter_mut().try_for_each(Held::ask).context("a connection is broken")?;
+        let (moving, flows) = (moving(&site)?, value(&site.metrics()?, "lb_flows")?);
+        ensure!(moving == 0 && flows == 0, "{moving} move, {flows} are remembered");
+        Ok(())
+    })?;
+    new.iter_mut().try_for_each(Held::ask).context("a connection is broken")
+}
+
+fn moving(site: &Site) -> Result<u64> {
+    value(&site.metrics()?, "lb_slots{service=\"held\",state=\"moving\"}")
+}
+
 fn lookups(page: &str, result: &str) -> Result<u64> {
     value(page, &format!("lb_flow_lookups_total{{result=\"{result}\"}}"))
 }
@@ -341,4 +374,34 @@ fn lookups(page: &str, result: &str) -> Result<u64> {
 fn value(page: &str, series: &str) -> Result<u64> {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.with_context(|| format!("{series} is missing:\n{page}"))?.parse().context("not a number")
+}
+
+/// Those who are connected stay so, and nobody else is let in.
+fn the_last_backend_is_drained(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![held()]))?;
+    let target = (VIP4, ECHO_PORT).into();
+    let mut connections = Held::open_many(&site.client(1), target, 30)?;
+    for node in BACKENDS {
+        site.cli()?.succeed(&["backend", "drain", "held", &held().endpoint(node)])?;
+        connections.iter_mut().try_for_each(Held::ask).with_context(|| format!("{node} was drained"))?;
+    }
+    let refused = Held::open(&site.client(1), target);
+    ensure!(
+        refused.is_err(),
+        "a new connection was let in by {:?}",
+        refused.map(|held| held.backend().to_owned())
+    );
+    let status = site.status()?;
+    let drops = status.interfaces.iter().flat_map(|interface| &interface.drops);
+    ensure!(drops.clone().any(|drop| drop.reason == "no_backend"), "{:?}", drops.collect::<Vec<_>>());
+    ensure!(
+        status.warnings.iter().any(|warning| warning.contains("no backend takes new flows")),
+        "{status:?}"
+    );
+    site.cli()?.succeed(&["backend", "add", "held", &held().endpoint(BACKENDS[0])])?;
+    site.cli()?.wait_serving("held", 1, SERVING)?;
+    connections.iter_mut().try_for_each(Held::ask).context("a backend is ready again")?;
+    let late = Held::open(&site.client(1), target)?;
+    ensure!(late.backend() == BACKENDS[0].to_string(), "{} answered", late.backend());
+    Ok(())
 }

@@ -62,6 +62,8 @@ pub struct Service {
     pub health: Option<String>,
     /// Further lines of its section, as they stand in the file.
     pub options: String,
+    /// The value of `idle_timeout`.
+    pub idle_timeout: Option<String>,
     /// Its backends' addresses; they listen on the service's port.
     pub backends: Vec<IpAddr>,
 }
@@ -76,6 +78,7 @@ impl Service {
             mode: ForwardMode::DsrL2,
             limit: None,
             health: None,
+            idle_timeout: None,
             options: String::new(),
             backends: BACKENDS.map(|node| node.address_like(vip.ip())).to_vec(),
         }
@@ -99,6 +102,13 @@ impl Service {
     #[must_use]
     pub fn pulsed(mut self) -> Self {
         self.health = Some(PULSED_HEALTH.to_owned());
+        self
+    }
+
+    /// With an idle time-out of its own.
+    #[must_use]
+    pub fn idle(mut self, timeout: &str) -> Self {
+        self.idle_timeout = Some(timeout.to_owned());
         self
     }
 
@@ -143,6 +153,9 @@ impl Service {
             let _ = writeln!(text, "health = {health}");
         }
         text += &self.options;
+        if let Some(timeout) = &self.idle_timeout {
+            let _ = writeln!(text, "idle_timeout = \"{timeout}\"");
+        }
         let backends = self.backends.iter().map(|ip| endpoint(SocketAddr::new(*ip, self.vip.port())));
         let backends: Vec<String> = backends.map(|at| format!("    {{ address = \"{at}\" }},\n")).collect();
         let _ = writeln!(text, "backends = [\n{}]", backends.concat());
