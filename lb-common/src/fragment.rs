@@ -48,7 +48,7 @@ pub fn remember<T: Tables>(tables: &T, hash: u64, piece: u32) {
     store(&set, hash, entry, piece);
 }
 
-/// The word that was remembered for the fragments' hash within [`PATIENCE`].
+/// The word that was remembered for the fragments' hash within 30 seconds.
 #[inline(always)]
 pub fn recall<T: Tables>(tables: &T, hash: u64) -> Option<u32> {
     let found = find(&tables.fragments(hash)?, hash)?;
