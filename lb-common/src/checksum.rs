@@ -95,6 +95,12 @@ impl Sum {
         if checksum.raw() == 0 { Be16::from_raw(0xffff) } else { checksum }
     }
 
+    /// As [`Self::amend`], for UDP: see [`Self::finish_udp`].
+    #[inline(always)]
+    pub const fn amend_udp(self, checksum: Be16) -> Be16 {
+        self.remove(checksum).finish_udp()
+    }
+
     /// The checksum that covered other words before this sum of differences (RFC 1624, equation 3).
     #[inline(always)]
     pub const fn amend(self, checksum: Be16) -> Be16 {

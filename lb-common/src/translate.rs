@@ -128,8 +128,7 @@ fn replace_ports<P: Packet>(
         // No checksum was sent, and none is needed (RFC 768).
         return Some(());
     }
-    let amended = change.amend(checksum);
-    packet.write(transport + UDP_CHECKSUM, if amended == Be16::new(0) { Be16::new(0xffff) } else { amended })
+    packet.write(transport + UDP_CHECKSUM, change.amend_udp(checksum))
 }
 
 /// Makes an ICMP error, which quotes a packet from the VIP, quote the backend's own packet.

@@ -111,7 +111,7 @@ reasons! {
         NoBackend "no_backend" "No backend of the service takes traffic."
         NoNeighbor "no_neighbor" "There is no route to the backend, or its MAC address is unknown."
         IcmpQuote "icmp_quote" "It is an ICMP error that does not quote a packet from the VIP, or is itself cut off."
-        TooBig "too_big" "With its outer header it exceeds the MTU towards the backend, and the sender was told just before."
+        TooBig "too_big" "With its outer header it exceeds the MTU towards the backend, and its sender cannot be told or was told just before."
         NoHeadroom "no_headroom" "The driver left no room for an outer header."
         Inconsistent "inconsistent" "A table names an entry that does not exist: please report it."
     }

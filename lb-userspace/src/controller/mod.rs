@@ -240,7 +240,7 @@ impl<D: Datapath + 'static> Controller<D> {
             Some(newcomer) => next_hops.get(&newcomer).is_some_and(silent),
             None => next_hops.values().any(silent),
         };
-        self.core.set_own_macs(&self.neighbors.own_macs().await?);
+        self.core.set_own_macs(self.neighbors.own_macs());
         block_in_place(|| self.core.set_next_hops(next_hops))?;
         Ok(waiting)
     }

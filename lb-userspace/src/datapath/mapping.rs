@@ -1,4 +1,4 @@
-//! Kernel arrays mapped into this process: the only `unsafe` of the daemon.
+//! Kernel arrays mapped into this process.
 
 use std::os::fd::AsFd;
 use std::ptr::{NonNull, null_mut};

@@ -167,6 +167,7 @@ pub struct Neighbors {
     monitor: Monitor,
     routes: HashMap<IpAddr, Route>,
     routes_since: Instant,
+    own_macs: BTreeMap<u32, Mac>,
     probes: Probes,
     /// The connections at work; none of them ends of its own accord.
     tasks: JoinSet<()>,
@@ -180,7 +181,8 @@ impl Neighbors {
         let monitor = Monitor::start(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
         let kernel = Kernel::connect(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
         let probes = Probes::default();
-        Ok(Self { kernel, monitor, routes: HashMap::new(), routes_since: Instant::now(), probes, tasks })
+        let (routes, own_macs) = (HashMap::new(), BTreeMap::new());
+        Ok(Self { kernel, monitor, routes, routes_since: Instant::now(), own_macs, probes, tasks })
     }
 
     /// Resolves every address, and asks the kernel to find neighbours that are missing, failed or stale.
@@ -207,13 +209,13 @@ impl Neighbors {
             .map(|(target, route)| (target, resolve::next_hop(target, route, &links, &neighbors)))
             .collect();
         self.probe(&resolved, &neighbors).await?;
+        self.own_macs = links.iter().filter_map(|(index, link)| Some((*index, link.mac?))).collect();
         Ok(resolved.into_iter().collect())
     }
 
-    /// The MAC addresses of the host's own interfaces, by index; of Ethernet only.
-    pub async fn own_macs(&self) -> Result<BTreeMap<u32, Mac>, NeighborsError> {
-        let links = self.kernel.links().await?;
-        Ok(links.into_iter().filter_map(|(index, link)| Some((index, link.mac?))).collect())
+    /// The MAC addresses of the host's own interfaces, by index, as the last [`Self::resolve`] found them; of Ethernet only.
+    pub fn own_macs(&self) -> &BTreeMap<u32, Mac> {
+        &self.own_macs
     }
 
     /// Completes when routes, rules, links or addresses changed, or the MAC address of a neighbour in use, since the

@@ -31,10 +31,11 @@ pub fn render<'h>(
     next_hop: impl Fn(IpAddr) -> Option<&'h NextHop>,
 ) -> Image {
     let mut image = Image::default();
+    let announced = announced_vips(services);
     for (address, vip) in &placement.vips {
         let set = image.vips.entry(vip.set).or_insert_with(VipSet::zeroed);
         let key = vip_key(*address);
-        let region = region(services, *address, vip.region);
+        let region = region(announced.get(address), vip.region);
         (set.low[vip.way], set.high[vip.way], set.region[vip.way]) = (key.low, key.high, region);
     }
     for (service, placed) in services.values().filter_map(|s| Some((s, placement.services.get(&s.name)?))) {
@@ -57,14 +58,21 @@ pub fn render<'h>(
     Image { slots: slots(placement), ..image }
 }
 
-/// The region of an address, and what the address is: a VIP, perhaps announced, or one that replies come from.
-fn region(services: &Services, address: IpAddr, region: Region) -> Region {
-    let announced = services.values().filter(|service| service.vip.address == address);
-    let announced: Vec<bool> = announced.map(|service| service.options.announce).collect();
-    match announced.as_slice() {
-        [] => region.of_replies(),
-        of_vip if of_vip.contains(&true) => region.announced(),
-        _ => region,
+/// Every VIP, and whether one of its services announces it.
+fn announced_vips(services: &Services) -> BTreeMap<IpAddr, bool> {
+    let mut vips = BTreeMap::new();
+    for service in services.values() {
+        *vips.entry(service.vip.address).or_insert(false) |= service.options.announce;
+    }
+    vips
+}
+
+/// The region of an address that says what the address is: a VIP, perhaps announced, or else one that replies come from.
+fn region(announced_vip: Option<&bool>, region: Region) -> Region {
+    match announced_vip {
+        None => region.of_replies(),
+        Some(true) => region.announced(),
+        Some(false) => region,
     }
 }
 
