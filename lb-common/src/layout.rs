@@ -381,7 +381,7 @@ impl FlowCounts {
 
 /// Place of the program that runs [`crate::pipeline::detour`] among those that `balance` goes on to.
 pub const DETOUR: u32 = 0;
-/// Place of the program that runs [`crate::pipeline::aside`].
+/// Place of the program that runs [`crate::aside::aside`].
 pub const ASIDE: u32 = 1;
 
 /// Four token buckets: see [`crate::limiter`].

@@ -14,6 +14,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod answer;
+pub mod aside;
 pub mod bench;
 pub mod checksum;
 pub mod decap;

@@ -56,7 +56,7 @@ fn detour(context: XdpContext) -> u32 {
 /// The way of what is for no VIP, while there is anything to do for such packets.
 #[xdp(frags)]
 fn aside(context: XdpContext) -> u32 {
-    action(pipeline::aside(&mut XdpPacket::new(context), &KernelTables))
+    action(lb_common::aside::aside(&mut XdpPacket::new(context), &KernelTables))
 }
 
 /// Goes on in another program; returns only if it is not there, which the daemon sees to.
