@@ -127,9 +127,16 @@ impl Page {
         let passes =
             self.counter("lb_passes_total", "Packets handed to the host's network stack.", &by_reason)?;
         let drops = self.counter("lb_drops_total", "Packets dropped.", &by_reason)?;
+        let answers = self.counter(
+            "lb_answers_total",
+            "Packets that were answered, or sent on to a client, by the program itself.",
+            &by_reason,
+        )?;
         for interface in interfaces {
             attached.with_label_values(&[&interface.name, &interface.mode]).set(1);
-            for (counter, counts) in [(&passes, &interface.passes), (&drops, &interface.drops)] {
+            let outcomes =
+                [(&passes, &interface.passes), (&drops, &interface.drops), (&answers, &interface.answers)];
+            for (counter, counts) in outcomes {
                 for count in counts {
                     counter.with_label_values(&[&interface.name, &count.reason]).inc_by(count.packets);
                 }
@@ -289,6 +296,7 @@ mod tests {
             mode: "native".to_owned(),
             passes: vec![reason("not_a_service", 7)],
             drops: vec![reason("limited", 5)],
+            answers: vec![reason("echo", 2)],
         };
         Status {
             version: "0.1.0".to_owned(),
@@ -314,7 +322,8 @@ mod tests {
         }
     }
 
-    const EXPECTED: [&str; 34] = [
+    const EXPECTED: [&str; 35] = [
+        "lb_answers_total{interface=\"eth0\",reason=\"echo\"} 2",
         "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
         "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
         "lb_backend_packets_total{backend=\"10.0.1.1:80\",service=\"web\"} 995",

@@ -65,6 +65,8 @@ pub struct InterfaceView {
     pub passes: Vec<ReasonCount>,
     /// Packets dropped, by reason; reasons never seen are absent.
     pub drops: Vec<ReasonCount>,
+    /// Packets that the program answered or sent back to a client by itself, by reason; reasons never seen are absent.
+    pub answers: Vec<ReasonCount>,
 }
 
 /// How often one reason was the outcome.

@@ -27,6 +27,7 @@ pub(super) fn status(status: &Status) -> String {
         format!("PACKETS   {}", packets_line(&status.services)),
         format!("PASSES    {}", reasons_line(&status.interfaces, |one| &one.passes)),
         format!("DROPS     {}", reasons_line(&status.interfaces, |one| &one.drops)),
+        format!("ANSWERS   {}", reasons_line(&status.interfaces, |one| &one.answers)),
     ];
     let warnings = status.warnings.iter().map(|warning| format!("! {warning}"));
     let lines: Vec<String> = lines.into_iter().chain(warnings).collect();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use lb_common::layout::InterfaceEntry;
 use lb_common::maglev::Disruption;
-use lb_common::verdict::{DropReason, PassReason};
+use lb_common::verdict::{AnswerReason, DropReason, PassReason};
 use lb_common::wire::Mac;
 
 use super::janitor::{self, Pressure};
@@ -343,23 +343,32 @@ impl<D: Datapath> Core<D> {
     }
 
     fn interface_view(&self, attachment: &Attachment, row: u32) -> Result<InterfaceView, TableError> {
-        let count = |label: &str, meaning: &str, counter: u32| {
-            let packets = self.datapath.reason(row, counter)?;
-            Ok(ReasonCount { reason: label.to_owned(), meaning: meaning.to_owned(), packets })
-        };
-        let seen = |counts: Result<Vec<ReasonCount>, TableError>| {
-            counts.map(|counts| counts.into_iter().filter(|count| count.packets > 0).collect())
-        };
+        macro_rules! seen {
+            ($reasons:ident) => {
+                self.seen(row, $reasons::ALL.iter().map(|r| (r.label(), r.meaning(), r.counter())))?
+            };
+        }
         Ok(InterfaceView {
             name: attachment.interface.clone(),
             mode: attachment.mode.name().to_owned(),
-            passes: seen(
-                PassReason::ALL.iter().map(|r| count(r.label(), r.meaning(), r.counter())).collect(),
-            )?,
-            drops: seen(
-                DropReason::ALL.iter().map(|r| count(r.label(), r.meaning(), r.counter())).collect(),
-            )?,
+            passes: seen!(PassReason),
+            drops: seen!(DropReason),
+            answers: seen!(AnswerReason),
         })
+    }
+
+    /// Those of `reasons` (label, meaning, counter) that were the outcome of any packet.
+    fn seen<'r>(
+        &self,
+        row: u32,
+        reasons: impl Iterator<Item = (&'r str, &'r str, u32)>,
+    ) -> Result<Vec<ReasonCount>, TableError> {
+        let count = |(label, meaning, counter): (&str, &str, u32)| {
+            let packets = self.datapath.reason(row, counter)?;
+            Ok(ReasonCount { reason: label.to_owned(), meaning: meaning.to_owned(), packets })
+        };
+        let happened = |count: &Result<ReasonCount, _>| !matches!(count, Ok(ReasonCount { packets: 0, .. }));
+        reasons.map(count).filter(happened).collect()
     }
 
     fn service_view(&self, service: &Service) -> Result<ServiceView, TableError> {

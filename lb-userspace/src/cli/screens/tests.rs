@@ -49,6 +49,7 @@ fn interface(name: &str, drops: &[(&str, u64)]) -> InterfaceView {
         mode: "native".to_owned(),
         passes: Vec::new(),
         drops: drops.iter().map(count).collect(),
+        answers: [("echo", 1_500)].iter().map(count).collect(),
     }
 }
 
@@ -74,6 +75,7 @@ SLOTS     131 060 settled  14 moving     FLOWS 1 204 / 1 048 576 remembered  0 e
 PACKETS   3.81M for services  38.1k limited  381k new flows
 PASSES    none
 DROPS     limited 1k  truncated 3
+ANSWERS   echo 3k
 ! service api: 1 of 3 backends down
 ";
     assert_eq!(status(&view), expected);
