@@ -262,7 +262,7 @@ fn arp_reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, link: &Link) -> O
     let request: ArpPacket = packet.read(link.length)?;
     let of_ipv4 = request.hardware == Be16::new(1)
         && request.protocol == ETHERTYPE_IPV4
-        && request.lengths == Be16::new(0x0604)
+        && request.lengths == ArpPacket::LENGTHS
         && request.operation == Be16::new(1);
     // Somebody who announces the address as his own (RFC 5227, section 3) asks nothing.
     if !of_ipv4 || request.sender == request.target {
@@ -291,24 +291,49 @@ fn arp_reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, link: &Link) -> O
 }
 
 /// A neighbour advertisement: the whole packet.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct Advertisement {
+pub struct Advertisement {
     ip: Ipv6Header,
     icmp: IcmpHeader,
     body: NeighborBody,
 }
 
-/// Solicited and override flags of an advertisement (RFC 4861, section 4.4).
-const SOLICITED: u32 = 1 << 30;
-const OVERRIDE: u32 = 1 << 29;
+impl Advertisement {
+    /// The flag of an advertisement that was asked for (RFC 4861, section 4.4).
+    const SOLICITED: u32 = 1 << 30;
+    /// The flag of one that is to be preferred to what is known.
+    pub const OVERRIDE: u32 = 1 << 29;
+
+    /// Tells `destination` that `target`, which is the sender too, has this MAC address.
+    #[inline(always)]
+    pub fn new(target: Ipv6Address, mac: Mac, destination: Ipv6Address, flags: u32) -> Self {
+        let ip = Ipv6Header {
+            version_class_flow: Be32::new(6 << 28),
+            payload_length: Be16::new((size_of::<Self>() - IPV6_LENGTH) as u16),
+            next_header: protocol::ICMPV6,
+            hop_limit: FROM_LINK,
+            source: target,
+            destination,
+        };
+        let body = NeighborBody { target, option: TARGET_MAC, mac };
+        let (kind, checksum) = (icmpv6::ADVERTISEMENT, Be16::new(0));
+        let mut icmp = IcmpHeader { kind, code: 0, checksum, rest: Be32::new(flags) };
+        let [a, b, c]: [u64; 3] = bytemuck::cast(body);
+        let sum = pseudo_sum(&ip).add_u64(bytemuck::cast(icmp)).add_u64(a).add_u64(b).add_u64(c);
+        icmp.checksum = sum.finish();
+        Self { ip, icmp, body }
+    }
+}
+
 /// Option 2, target link-layer address, one unit long.
 const TARGET_MAC: Be16 = Be16::new(0x0201);
 /// Hop limit that proves that a packet is from the link (RFC 4861, section 7.1.1).
 const FROM_LINK: u8 = 255;
-/// All nodes on the link, and the MAC address of that group (RFC 4291, section 2.7.1; RFC 2464, section 7).
-const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+/// All nodes on the link (RFC 4291, section 2.7.1).
+pub const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+/// The MAC address of [`ALL_NODES`] (RFC 2464, section 7).
+pub const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
 /// Answers a neighbour solicitation for an announced VIP (RFC 4861, section 7.2.4); `None` for any other packet.
 #[inline(always)]
@@ -353,31 +378,17 @@ fn advertise<P: Packet>(
     let asker: MacPair = packet.read(0)?;
     // Who has no address yet asks whether somebody else has it, and listens to the group (RFC 4862, section 5.4).
     let (destination, to, flags) = if request.source.is_unspecified() {
-        (Ipv6Address::new(ALL_NODES), Mac::new(ALL_NODES_MAC), OVERRIDE)
+        (Ipv6Address::new(ALL_NODES), Mac::new(ALL_NODES_MAC), Advertisement::OVERRIDE)
     } else {
-        (request.source, asker.source(), SOLICITED | OVERRIDE)
+        (request.source, asker.source(), Advertisement::SOLICITED | Advertisement::OVERRIDE)
     };
-    let ip = Ipv6Header {
-        version_class_flow: Be32::new(6 << 28),
-        payload_length: Be16::new((size_of::<Advertisement>() - IPV6_LENGTH) as u16),
-        next_header: protocol::ICMPV6,
-        hop_limit: FROM_LINK,
-        source: target,
-        destination,
-    };
-    let body = NeighborBody { target, option: TARGET_MAC, mac };
-    let mut icmp =
-        IcmpHeader { kind: icmpv6::ADVERTISEMENT, code: 0, checksum: Be16::new(0), rest: Be32::new(flags) };
-    let [a, b, c]: [u64; 3] = bytemuck::cast(body);
-    let sum = pseudo_sum(&ip).add_u64(bytemuck::cast(icmp)).add_u64(a).add_u64(b).add_u64(c);
-    icmp.checksum = sum.finish();
     // A solicitation without the option is eight bytes shorter.
     let length = link.length + size_of::<Advertisement>();
     if packet.length() < length {
         packet.grow(length - packet.length())?;
     }
     packet.truncate(length)?;
-    packet.write(link.length, Advertisement { ip, icmp, body })?;
+    packet.write(link.length, Advertisement::new(target, mac, destination, flags))?;
     packet.write(0, MacPair::of(to, mac))?;
     link.write(packet, ETHERTYPE_IPV6)
 }

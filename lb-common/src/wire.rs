@@ -442,6 +442,24 @@ pub struct ArpPacket {
 }
 
 impl ArpPacket {
+    /// 6 and 4.
+    pub const LENGTHS: Be16 = Be16::new(0x0604);
+
+    /// A request that asks for the sender's own address and so tells everybody who has it (RFC 5227, section 3).
+    pub fn announcement(address: [u8; 4], mac: [u8; 6]) -> Self {
+        let address = bytemuck::cast(address);
+        Self {
+            hardware: Be16::new(1),
+            protocol: ETHERTYPE_IPV4,
+            lengths: Self::LENGTHS,
+            operation: Be16::new(1),
+            sender_mac: Mac::new(mac),
+            sender: address,
+            target_mac: Mac::new([0; 6]),
+            target: address,
+        }
+    }
+
     /// An address from its halves.
     #[inline(always)]
     pub const fn address(halves: [u16; 2]) -> Ipv4Address {

@@ -1,72 +1,43 @@
 //! The frames that tell a link who has an address now.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use lb_common::checksum::Sum;
-use lb_common::wire::Be16;
+use bytemuck::bytes_of;
+use lb_common::answer::{ALL_NODES, ALL_NODES_MAC, Advertisement};
+use lb_common::wire::{
+    ArpPacket, ETHERTYPE_ARP, ETHERTYPE_IPV6, EthernetHeader, Ipv6Address, Mac as WireMac,
+};
 
 use crate::neighbors::Mac;
 
-const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
-
 const ALL_STATIONS: Mac = [0xff; 6];
-
-/// `ff02::1`, all nodes of the link.
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// The Ethernet address of [`ALL_NODES`] (RFC 2464, section 7).
-const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
-
-/// The next header of an ICMP message in IPv6.
-const ICMPV6: u8 = 58;
 
 /// The whole frame that announces `vip` at `mac`, without padding and frame check sequence.
 pub(super) fn announcement(vip: IpAddr, mac: Mac) -> Vec<u8> {
+    let (source, mac) = (mac, WireMac::new(mac));
+    let frame = |destination, ethertype, packet: &[u8]| {
+        let ethernet = EthernetHeader { destination: WireMac::new(destination), source: mac, ethertype };
+        [bytes_of(&ethernet), packet].concat()
+    };
     match vip {
-        IpAddr::V4(vip) => gratuitous_arp(vip, mac),
-        IpAddr::V6(vip) => unsolicited_advertisement(vip, mac),
+        IpAddr::V4(vip) => {
+            let packet = ArpPacket::announcement(vip.octets(), source);
+            frame(ALL_STATIONS, ETHERTYPE_ARP, bytes_of(&packet))
+        }
+        // It comes from the VIP itself, as the kernel's own do from the address that they are about, and was not asked for
+        // (RFC 4861, section 7.2.6).
+        IpAddr::V6(vip) => {
+            let (vip, all) = (Ipv6Address::new(vip.octets()), Ipv6Address::new(ALL_NODES));
+            let packet = Advertisement::new(vip, mac, all, Advertisement::OVERRIDE);
+            frame(ALL_NODES_MAC, ETHERTYPE_IPV6, bytes_of(&packet))
+        }
     }
-}
-
-/// An ARP announcement: a request that asks for the sender's own address (RFC 5227, sections 2.3 and 3).
-fn gratuitous_arp(vip: Ipv4Addr, mac: Mac) -> Vec<u8> {
-    // Ethernet and IPv4 with addresses of 6 and 4 bytes; a request (RFC 826).
-    let request = [0, 1, 0x08, 0x00, 6, 4, 0, 1];
-    let (vip, nobody) = (vip.octets(), [0; 6]);
-    [&ALL_STATIONS[..], &mac, &ETHERTYPE_ARP, &request, &mac, &vip, &nobody, &vip].concat()
-}
-
-/// An unsolicited neighbour advertisement to all nodes (RFC 4861, sections 4.4 and 7.2.6).
-///
-/// It comes from the VIP itself, as the kernel's own do from the address that they are about.
-fn unsolicited_advertisement(vip: Ipv6Addr, mac: Mac) -> Vec<u8> {
-    let unsummed = advertisement(vip, mac, [0; 2]);
-    let message = advertisement(vip, mac, checksum(vip, &unsummed).to_be_bytes());
-    let [high, low] = (message.len() as u16).to_be_bytes();
-    // Receivers believe no hop limit but 255, which no router can forge (RFC 4861, section 7.1.2).
-    let start = [0x60, 0, 0, 0, high, low, ICMPV6, 255];
-    let (source, destination) = (vip.octets(), ALL_NODES.octets());
-    [&ALL_NODES_MAC[..], &mac, &ETHERTYPE_IPV6, &start, &source, &destination, &message].concat()
-}
-
-fn advertisement(vip: Ipv6Addr, mac: Mac, checksum: [u8; 2]) -> Vec<u8> {
-    let kind = [136, 0];
-    // Not a router, not solicited, but to be preferred to what is known.
-    let flags = [0x20, 0, 0, 0];
-    // The target's link-layer address; the length counts eights of bytes.
-    let option = [2, 1];
-    [&kind[..], &checksum, &flags, &vip.octets(), &option, &mac].concat()
-}
-
-/// The checksum of an ICMP message to all nodes of IPv6, with its pseudo-header (RFC 8200, section 8.1).
-fn checksum(source: Ipv6Addr, message: &[u8]) -> u16 {
-    let addresses = Sum::default().add_bytes(&source.octets()).add_bytes(&ALL_NODES.octets());
-    let pseudo = addresses.add(Be16::new(message.len() as u16)).add(Be16::new(ICMPV6.into()));
-    pseudo.add_bytes(message).finish().get()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use etherparse::icmpv6::NeighborAdvertisementHeader;
     use etherparse::{
         ArpEthIpv4Packet, ArpOperation, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
