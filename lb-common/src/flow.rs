@@ -32,6 +32,13 @@ impl Tick {
     pub const NS: u64 = 1 << 30;
 
     const MASK: u16 = (1 << 15) - 1;
+    /// The most that one CPU's clock is ahead of another's.
+    const AHEAD: u16 = 2;
+
+    #[inline(always)]
+    const fn later(self, ticks: u16) -> Self {
+        Self(self.0.wrapping_add(ticks) & Self::MASK)
+    }
 
     /// The tick of a moment in nanoseconds.
     #[inline(always)]
@@ -70,6 +77,7 @@ impl Entry {
 
     const STAGE: u32 = 15;
     const TICK: u32 = 17;
+    const PRICELESS: u32 = u32::MAX;
 
     /// The word as it stands in the table.
     #[inline(always)]
@@ -128,12 +136,18 @@ impl Entry {
         self.0 >> Self::STAGE & 3 == 3
     }
 
-    /// The less, the sooner it makes room: vacant, then the one-packet flows, then the others, the oldest first.
+    /// The less, the sooner it makes room: vacant, then the one-packet flows, then the others, the oldest first. A way that
+    /// another CPU writes to makes none.
     #[inline(always)]
     const fn worth(self, now: Tick) -> u32 {
-        let youth = (Tick::MASK - self.seen().until(now)) as u32;
-        let taken = (self.0 != 0) as u32;
-        ((self.0 >> Self::STAGE & 3) as u32 * taken) << 16 | (youth * taken)
+        // CPUs read the clock apart: what is a little ahead is young, and not hours old.
+        let youth = (Tick::MASK - self.seen().until(now.later(Tick::AHEAD))) as u32;
+        match self.stage() {
+            Stage::Vacant => 0,
+            Stage::Claimed => Self::PRICELESS,
+            Stage::Fresh => 1 << 16 | youth,
+            Stage::Confirmed => 2 << 16 | youth,
+        }
     }
 }
 
@@ -267,7 +281,7 @@ pub fn store<S: FlowSet>(set: &S, hash: u64, entry: Entry, index: u32) -> Stored
     let claim = Entry::new(hash, Stage::Claimed, entry.backend(), now).0;
     for _ in 0..ATTEMPTS {
         let (way, old) = cheapest(set, now);
-        if set.exchange(way, old, claim) {
+        if Entry(old).worth(now) != Entry::PRICELESS && set.exchange(way, old, claim) {
             set.set_detail(way, Detail::new(hash, index).0);
             // The claim is ours alone, so this cannot fail; an exchange because it orders the two stores.
             set.exchange(way, claim, entry.0);
@@ -485,6 +499,32 @@ mod tests {
         set[0].set(Entry::new(5, Stage::Claimed, id(1), Tick::from_ns(0)).word());
         set[WAYS].set(Detail::new(5, 0).0);
         assert_eq!(recall(&set, 5), None);
+    }
+
+    #[test]
+    fn who_is_being_written_does_not_make_room() {
+        let set = set();
+        for way in 0..WAYS {
+            let stage = if way < 7 { Stage::Claimed } else { Stage::Confirmed };
+            set[way].set(Entry::new(5 << 32, stage, id(1), Tick::from_ns(0)).word());
+        }
+        assert_eq!(visit(&set, slot(), 6 << 32, false, 0, all).1, FlowEvent::Evicted);
+        set[7].set(Entry::new(5 << 32, Stage::Claimed, id(1), Tick::from_ns(0)).word());
+        let before = set.clone();
+        assert_eq!(visit(&set, slot(), 7 << 32, false, 0, all).1, FlowEvent::Contended);
+        assert_eq!(set, before);
+    }
+
+    #[test]
+    fn a_flow_seen_by_a_clock_that_is_ahead_is_young() {
+        let set = set();
+        for flow in 0..8 {
+            let second = if flow == 3 { 11 } else { 9 };
+            visit(&set, slot(), flow << 32, true, second, all);
+        }
+        visit(&set, slot(), 8 << 32, true, 10, all);
+        assert!(recall(&set, 3 << 32).is_some());
+        assert!(recall(&set, 0).is_none(), "the oldest of the others made room");
     }
 
     #[test]
