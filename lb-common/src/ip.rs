@@ -93,6 +93,9 @@ pub trait IpHeader: AnyBitPattern {
     /// The address that the packet is from.
     fn source_key(&self) -> VipKey;
 
+    /// Whether it may be a neighbour solicitation, which in IPv6 is an IP packet.
+    fn may_ask_for_neighbor(&self) -> bool;
+
     /// Checks an untagged packet of the usual kind, whole and without options or extensions, and gathers the rest.
     ///
     /// `None` for any other packet, be it merely unusual or wrong.
@@ -133,6 +136,11 @@ impl IpHeader for Ipv4Header {
     #[inline(always)]
     fn source_key(&self) -> VipKey {
         VipKey::v4(self.source)
+    }
+
+    #[inline(always)]
+    fn may_ask_for_neighbor(&self) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -208,6 +216,11 @@ impl IpHeader for Ipv6Header {
     #[inline(always)]
     fn source_key(&self) -> VipKey {
         VipKey::v6(self.source)
+    }
+
+    #[inline(always)]
+    fn may_ask_for_neighbor(&self) -> bool {
+        self.next_header == protocol::ICMPV6
     }
 
     #[inline(always)]

@@ -174,10 +174,8 @@ pub fn balance<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
 #[inline(always)]
 pub fn usual<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Passage {
     let found = match packet.read::<Be16>(MACS_LENGTH) {
-        Some(ETHERTYPE_IPV4) => Usual::recognize::<Ipv4Header, P, T>(packet, tables, Features::REPLIES),
-        Some(ETHERTYPE_IPV6) => {
-            Usual::recognize::<Ipv6Header, P, T>(packet, tables, Features::REPLIES | Features::ANNOUNCED)
-        }
+        Some(ETHERTYPE_IPV4) => Usual::recognize::<Ipv4Header, P, T>(packet, tables),
+        Some(ETHERTYPE_IPV6) => Usual::recognize::<Ipv6Header, P, T>(packet, tables),
         _ => Usual::Else,
     };
     match found {
@@ -197,19 +195,27 @@ enum Usual {
 }
 
 impl Usual {
-    /// `features` may make something of a packet that is not for a VIP.
     #[inline(always)]
-    fn recognize<H: IpHeader, P: Packet, T: Tables>(packet: &P, tables: &T, features: u64) -> Self {
+    fn recognize<H: IpHeader, P: Packet, T: Tables>(packet: &P, tables: &T) -> Self {
         let Some(header) = packet.read::<H>(ETHERNET_LENGTH) else { return Self::Else };
         match find(tables, header.destination_key()) {
             Some(region) => match header.usual(packet, tables.hash_key()) {
                 Some(datagram) if region.is_vip() => Self::Ours(region, datagram),
                 _ => Self::Else,
             },
-            None if tables.features().any(features) => Self::Else,
+            None if concerns_us(&header, tables) => Self::Else,
             None => Self::Bystander,
         }
     }
+}
+
+/// Whether [`aside`] may have a use for a packet that is not for a VIP: on most hosts, for next to none.
+#[inline(always)]
+fn concerns_us<H: IpHeader, T: Tables>(header: &H, tables: &T) -> bool {
+    let features = tables.features();
+    let asks = features.any(Features::ANNOUNCED) && header.may_ask_for_neighbor();
+    asks || features.any(Features::REPLIES)
+        && find(tables, header.source_key()).is_some_and(|of| !of.is_vip())
 }
 
 #[inline(always)]

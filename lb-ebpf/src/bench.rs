@@ -14,10 +14,11 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use lb_common::bench::{LOOKS, STRETCH, STRIDE, Script};
+use lb_common::checksum::replace;
 use lb_common::packet::Packet;
 use lb_common::wire::{
-    Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Address, Ipv4Header, Ipv6Address,
-    Ipv6Header, MACS_LENGTH, MacPair,
+    Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_LENGTH, Ipv4Address, Ipv4Header,
+    Ipv6Address, Ipv6Header, MACS_LENGTH, MacPair, Ports, UdpHeader,
 };
 
 use crate::packet::XdpPacket;
@@ -81,22 +82,55 @@ fn macs_floor(context: XdpContext) -> u32 {
     sent(XdpPacket::new(context).write(0, MacPair::new([2; 6], [4; 6])))
 }
 
+/// New MAC addresses, another IPv4 destination and port, and both checksums amended, no logic.
+#[xdp(frags)]
+fn nat_floor(context: XdpContext) -> u32 {
+    let mut packet = XdpPacket::new(context);
+    let ip = ETHERNET_LENGTH;
+    sent((|| {
+        for checksum_at in [ip + 10, ip + IPV4_LENGTH + 16] {
+            let checksum: Be16 = packet.read(checksum_at)?;
+            packet.write(checksum_at, replace(checksum, Be16::new(0xc000), Be16::new(0x0a00)))?;
+        }
+        packet.write(ip + 16, Ipv4Address::new([10, 0, 0, 2]))?;
+        packet.write(ip + IPV4_LENGTH, Ports::new(40_000, 8080))?;
+        packet.write(0, MacPair::new([2; 6], [4; 6]))
+    })())
+}
+
+/// An IPv4 header of a packet of 100 bytes.
+const OUTER4: Ipv4Header = Ipv4Header {
+    version_ihl: 0x45,
+    tos: 0,
+    total_length: Be16::new(100),
+    identification: Be16::new(0),
+    fragment: Be16::new(0),
+    ttl: 64,
+    protocol: 4,
+    checksum: Be16::new(0),
+    source: Ipv4Address::new([10, 0, 0, 1]),
+    destination: Ipv4Address::new([10, 0, 0, 2]),
+};
+
 /// An IPv4 header and MAC addresses in front, no logic.
 #[xdp(frags)]
 fn encap20_floor(context: XdpContext) -> u32 {
-    let header = Ipv4Header {
-        version_ihl: 0x45,
-        tos: 0,
-        total_length: Be16::new(100),
-        identification: Be16::new(0),
-        fragment: Be16::new(0),
-        ttl: 64,
-        protocol: 4,
-        checksum: Be16::new(0),
-        source: Ipv4Address::new([10, 0, 0, 1]),
-        destination: Ipv4Address::new([10, 0, 0, 2]),
-    };
-    sent(encapsulate(&mut XdpPacket::new(context), ETHERTYPE_IPV4, header))
+    sent(encapsulate(&mut XdpPacket::new(context), ETHERTYPE_IPV4, OUTER4))
+}
+
+/// IPv4 and UDP headers and MAC addresses in front, no logic.
+#[xdp(frags)]
+fn encap28_floor(context: XdpContext) -> u32 {
+    let ports = Ports::new(50_000, 6080);
+    let udp = UdpHeader { ports, length: Be16::new(80), checksum: Be16::new(0) };
+    sent(encapsulate(&mut XdpPacket::new(context), ETHERTYPE_IPV4, OuterGue { ip: OUTER4, udp }))
+}
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct OuterGue {
+    ip: Ipv4Header,
+    udp: UdpHeader,
 }
 
 /// An IPv6 header and MAC addresses in front, no logic.

@@ -1,20 +1,24 @@
 //! The cases: what is sent, to which service, and which floor does the least that must be done with it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
-use lb_common::bench::{HEAD_WORDS, LOOKS, Script};
+use lb_common::bench::{HEAD_WORDS, LOOKS, RUNS, Script};
+use lb_common::slot::{BackendId, Slot};
 use lb_common::wire::{
     Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IPV4_LENGTH, IPV6_LENGTH,
     Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Mac, Ports, TCP_ACK, TCP_LENGTH, TCP_SYN, TcpStart,
     protocol,
 };
+use lb_userspace::datapath::{Image, KernelDatapath};
 use lb_userspace::model::{
     AdminState, Backend, ForwardMode, Limit, Protocol, Service, ServiceOptions, Weight,
 };
 use lb_userspace::neighbors::NextHop;
-use lb_userspace::placement::Services;
+use lb_userspace::placement::{Services, render};
+
+use super::place;
 
 /// `XDP_PASS` and `XDP_TX` of `include/uapi/linux/bpf.h`.
 pub(super) const PASS: u32 = 2;
@@ -30,11 +34,15 @@ pub(super) struct Case {
     pub(super) floor: Option<&'static str>,
     destination: IpAddr,
     /// Number of flows, a power of two.
-    flows: u64,
+    pub(super) flows: u64,
     tcp_flags: u8,
     pub(super) action: u32,
     /// Whether the frame gets an outer header.
     pub(super) grows: bool,
+    /// Packets to send before anything is measured: enough that every flow is remembered that is to be.
+    pub(super) warm_up: u64,
+    /// Whether nearly every packet is of a remembered flow.
+    pub(super) is_known: bool,
 }
 
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
@@ -42,6 +50,9 @@ const DSR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 const IPIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
 const LIMITED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12));
 const LIMITED_EXACTLY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 13));
+const MOVING: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 14));
+const GUE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 15));
+const NAT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 16));
 const IPIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11));
 
 const HOT: u64 = 1;
@@ -56,16 +67,27 @@ pub(super) fn all() -> Vec<Case> {
     vec![
         floor("pass_floor", PASS, false),
         floor("macs_floor", TRANSMIT, false),
+        floor("nat_floor", TRANSMIT, false),
         floor("encap20_floor", TRANSMIT, true),
+        floor("encap28_floor", TRANSMIT, true),
         floor("encap40_floor", TRANSMIT, true),
         case("not_a_service", Some("pass_floor"), FAR, HOT, TCP_ACK, PASS, false),
         tunnelled("established_hot", IPIP, HOT, TCP_ACK),
         tunnelled("established_1m", IPIP, MILLION, TCP_ACK),
         tunnelled("syn_flood", IPIP, FLOOD, TCP_SYN),
+        Case {
+            // Each flow comes twice: the second packet confirms it.
+            warm_up: 2 * MILLION,
+            is_known: true,
+            ..tunnelled("moving_hit_1m", MOVING, MILLION, TCP_ACK)
+        },
+        tunnelled("moving_syn_flood", MOVING, FLOOD, TCP_SYN),
         tunnelled("limiter_hot", LIMITED, HOT, TCP_ACK),
         tunnelled("limiter_exact_hot", LIMITED_EXACTLY, HOT, TCP_ACK),
         tunnelled("limiter_spoofed_flood", LIMITED, FLOOD, TCP_ACK),
         case("v6_established_hot", Some("encap40_floor"), IPIP6, HOT, TCP_ACK, TRANSMIT, true),
+        case("gue_established_hot", Some("encap28_floor"), GUE, HOT, TCP_ACK, TRANSMIT, true),
+        case("nat_established_hot", Some("nat_floor"), NAT, HOT, TCP_ACK, TRANSMIT, false),
         case("dsr_l2_established_hot", Some("macs_floor"), DSR, HOT, TCP_ACK, TRANSMIT, false),
     ]
 }
@@ -79,7 +101,7 @@ fn case(
     action: u32,
     grows: bool,
 ) -> Case {
-    Case { name, floor, destination, flows, tcp_flags, action, grows }
+    Case { name, floor, destination, flows, tcp_flags, action, grows, warm_up: RUNS, is_known: false }
 }
 
 impl Case {
@@ -147,43 +169,72 @@ fn ipv6(destination: Ipv6Addr) -> Vec<u8> {
 }
 
 /// The services that the cases are for: ten backends each.
-pub(super) fn services() -> Result<Services> {
+fn services() -> Result<Services> {
     // 100 million a second is never reached. The burst decides on the clock: 0.1 s, and 1 µs.
     let limit = |burst| Some(Limit { rate: 100_000_000, burst });
     let some = [
         service(DSR, ForwardMode::DsrL2, None)?,
         service(IPIP, ForwardMode::Ipip, None)?,
         service(IPIP6, ForwardMode::Ipip, None)?,
+        service(MOVING, ForwardMode::Ipip, None)?,
+        service(GUE, ForwardMode::Gue, None)?,
+        service(NAT, ForwardMode::Nat, None)?,
         service(LIMITED, ForwardMode::Ipip, limit(10_000_000))?,
         service(LIMITED_EXACTLY, ForwardMode::Ipip, limit(100))?,
     ];
     Ok(some.into_iter().map(|service| (service.name.clone(), service)).collect())
 }
 
+/// Backends of each service.
+const BACKENDS: u16 = 10;
+
+/// Services are named after their VIPs.
+fn name(vip: IpAddr) -> String {
+    SocketAddr::new(vip, 80).to_string()
+}
+
 pub(super) fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> Result<Service> {
-    let (vip, backend): (_, fn(u16) -> String) = match vip {
-        IpAddr::V4(vip) => (format!("{vip}:80"), |n| format!("10.0.1.{n}:80")),
-        IpAddr::V6(vip) => (format!("[{vip}]:80"), |n| format!("[fd00::{n}]:80")),
+    let backend: fn(u16) -> String = match vip {
+        IpAddr::V4(_) => |n| format!("10.0.1.{n}:80"),
+        IpAddr::V6(_) => |n| format!("[fd00::{n}]:80"),
     };
     let backend = |n| {
         let endpoint = backend(n).parse()?;
         Ok(Backend { endpoint, weight: Weight::default(), admin: AdminState::Ready })
     };
     Ok(Service {
-        name: vip.clone(),
-        vip: vip.parse()?,
+        name: name(vip),
+        vip: name(vip).parse()?,
         protocol: Protocol::Tcp,
         mode,
         table_size: 65_537,
         limit,
         health: None,
         options: ServiceOptions::default(),
-        backends: (1..=10).map(backend).collect::<Result<_>>()?,
+        backends: (1..=BACKENDS).map(backend).collect::<Result<_>>()?,
     })
 }
 
+/// What the tables hold while the cases run: all slots of one service move.
+pub(super) fn image(datapath: &KernelDatapath) -> Result<Image> {
+    let services = services()?;
+    let hops = next_hops(&services);
+    let placement = place(datapath, &services)?;
+    let mut image = render(&placement, &services, |address| hops.get(&address));
+    let moving = placement.service(&name(MOVING)).context("the moving service has no place")?;
+    let slots = image.slots.get_mut(&moving.first_slot()).context("the moving service has no slots")?;
+    *slots = slots.iter().map(|slot| move_slot(*slot)).collect::<Option<_>>().context("too many backends")?;
+    Ok(image)
+}
+
+/// As if the slot had been its owner's neighbour's until now.
+fn move_slot(slot: Slot) -> Option<Slot> {
+    let owner = slot.current();
+    Some(Slot::moving(owner, BackendId::try_new((owner.number() + 1) % BACKENDS)?))
+}
+
 /// A way to every backend: back out of the interface that test runs pretend to come from.
-pub(super) fn next_hops(services: &Services) -> BTreeMap<IpAddr, NextHop> {
+fn next_hops(services: &Services) -> BTreeMap<IpAddr, NextHop> {
     let hop = |address: IpAddr| NextHop {
         interface: "lo".to_owned(),
         ifindex: 1,

@@ -88,7 +88,9 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn costs(arguments: &Arguments) -> Result<()> {
     let cases = packets::selected(&arguments.cases)?;
-    let mut datapath = KernelDatapath::load(key(), Capacity::default(), &[1])?;
+    // A million flows must find room: a table that is as full as it can be would be measured otherwise.
+    let capacity = Capacity { flow_sets: 1 << 19, ..Capacity::default() };
+    let mut datapath = KernelDatapath::load(key(), capacity, &[1])?;
     let machine = Machine::this();
     println!("{machine}; nanoseconds per packet");
     let program = packets::program_size(&mut datapath)?;
@@ -122,10 +124,14 @@ fn key() -> HashKey {
     hash_key([7; 16])
 }
 
+/// Where everything stands.
+fn place(datapath: &KernelDatapath, services: &Services) -> Result<Placement> {
+    Ok(Placement::new(&datapath.capacity()).next(services, |_, _| Standing::Serving)?)
+}
+
 /// What the tables hold for services whose backends are reached by these hops.
 fn image(datapath: &KernelDatapath, services: &Services, hops: &BTreeMap<IpAddr, NextHop>) -> Result<Image> {
-    let placement = Placement::new(&datapath.capacity()).next(services, |_, _| Standing::Serving)?;
-    Ok(render(&placement, services, |address| hops.get(&address)))
+    Ok(render(&place(datapath, services)?, services, |address| hops.get(&address)))
 }
 
 fn median(figures: impl Iterator<Item = f64>) -> f64 {
