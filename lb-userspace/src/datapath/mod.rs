@@ -4,6 +4,8 @@
 //! [`apply`] stores them. Nothing else writes.
 
 #[cfg(test)]
+pub(crate) mod double;
+#[cfg(test)]
 pub(crate) mod faulty;
 mod image;
 mod kernel;

@@ -2,12 +2,12 @@ use std::cell::{Cell, RefCell};
 
 use lb_common::flow::{Passenger, PassengerKind, Stage, owner};
 use lb_common::hash::HashKey;
-use lb_common::layout::{Forwarded, Withheld};
 use lb_common::pipeline::Tables as _;
 use lb_common::slot::BackendId;
 
 use super::*;
-use crate::datapath::{Capacity, MemoryDatapath, Store, TableError};
+use crate::datapath::double::Double;
+use crate::datapath::{Capacity, MemoryDatapath};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -104,26 +104,16 @@ impl Busy {
     }
 }
 
-impl Datapath for Busy {
-    fn capacity(&self) -> Capacity {
-        self.inner.capacity()
+impl Double for Busy {
+    fn inner(&self) -> &MemoryDatapath {
+        &self.inner
     }
 
-    fn store(&mut self, store: Store) -> Result<(), TableError> {
-        self.inner.store(store)
+    fn inner_mut(&mut self) -> &mut MemoryDatapath {
+        &mut self.inner
     }
 
-    fn settle(&mut self) {}
-
-    fn clock(&self) -> u64 {
-        self.inner.clock()
-    }
-
-    fn flow(&self, place: usize) -> Option<(Entry, Detail)> {
-        self.inner.flow(place)
-    }
-
-    fn forget(&mut self, place: usize, entry: Entry) -> bool {
+    fn on_forget(&mut self, place: usize, entry: Entry) -> bool {
         if let Some(left) = self.packets.get().checked_sub(1) {
             self.packets.set(left);
             self.inner.set_now(self.inner.clock() + Tick::NS);
@@ -134,24 +124,6 @@ impl Datapath for Busy {
             self.forgotten.borrow_mut().push(place);
         }
         done
-    }
-
-    fn relay_log(&mut self) {}
-
-    fn forwarded(&self, row: u32) -> Result<Forwarded, TableError> {
-        self.inner.forwarded(row)
-    }
-
-    fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
-        self.inner.withheld(row)
-    }
-
-    fn flow_counts(&self) -> Result<FlowCounts, TableError> {
-        self.inner.flow_counts()
-    }
-
-    fn reason(&self, row: u32, counter: u32) -> Result<u64, TableError> {
-        self.inner.reason(row, counter)
     }
 }
 

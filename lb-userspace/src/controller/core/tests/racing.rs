@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use lb_common::flow::{Detail, Entry, Passenger, PassengerKind, Tick, owner};
 use lb_common::frame::Frame;
 use lb_common::hash::scale;
-use lb_common::layout::{FlowCounts, Forwarded, ServiceEntry, ServiceKey, USABLE, VipKey, Withheld};
+use lb_common::layout::{ServiceEntry, ServiceKey, USABLE, VipKey};
 use lb_common::pipeline::{Clock, balance};
 use lb_common::slot::{BackendId, Slot};
 use lb_common::verdict::Verdict;
@@ -17,6 +17,7 @@ use lb_common::wire::{Ipv4Address, Ports};
 
 use super::*;
 use crate::datapath::Store;
+use crate::datapath::double::Double;
 
 /// The services, by number: one of each protocol.
 pub(super) const SERVICES: [(&str, Protocol, u16); 2] =
@@ -262,27 +263,27 @@ impl Racing {
     }
 }
 
-impl Datapath for Racing {
-    fn capacity(&self) -> Capacity {
-        self.inner.capacity()
+impl Double for Racing {
+    fn inner(&self) -> &MemoryDatapath {
+        &self.inner
     }
 
-    fn store(&mut self, store: Store) -> Result<(), TableError> {
+    fn inner_mut(&mut self) -> &mut MemoryDatapath {
+        &mut self.inner
+    }
+
+    fn on_store(&mut self, store: Store) -> Result<(), TableError> {
         self.race();
         self.inner.store(store)
     }
 
-    fn settle(&mut self) {
+    fn on_settle(&mut self) {
         self.race();
         self.finish_all();
         self.inner.settle();
     }
 
-    fn clock(&self) -> u64 {
-        self.inner.clock()
-    }
-
-    fn flow(&self, place: usize) -> Option<(Entry, Detail)> {
+    fn on_flow(&self, place: usize) -> Option<(Entry, Detail)> {
         // Vacant places are many and dull.
         let found = self.inner.flow(place);
         if found.is_some() {
@@ -291,28 +292,8 @@ impl Datapath for Racing {
         found
     }
 
-    fn forget(&mut self, place: usize, entry: Entry) -> bool {
+    fn on_forget(&mut self, place: usize, entry: Entry) -> bool {
         self.race();
         self.inner.forget(place, entry)
-    }
-
-    fn relay_log(&mut self) {
-        self.inner.relay_log();
-    }
-
-    fn forwarded(&self, row: u32) -> Result<Forwarded, TableError> {
-        self.inner.forwarded(row)
-    }
-
-    fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
-        self.inner.withheld(row)
-    }
-
-    fn flow_counts(&self) -> Result<FlowCounts, TableError> {
-        self.inner.flow_counts()
-    }
-
-    fn reason(&self, row: u32, counter: u32) -> Result<u64, TableError> {
-        self.inner.reason(row, counter)
     }
 }

@@ -1,0 +1,81 @@
+//! Tables in memory with something of their own, for tests: only what differs has to be written.
+
+use lb_common::flow::{Detail, Entry};
+use lb_common::layout::{FlowCounts, Forwarded, Withheld};
+
+use super::{Capacity, Datapath, MemoryDatapath, Store, TableError};
+
+/// A [`Datapath`] made of another one. What is not implemented is done by the inner one.
+pub(crate) trait Double: Send {
+    /// The tables.
+    fn inner(&self) -> &MemoryDatapath;
+
+    /// The tables.
+    fn inner_mut(&mut self) -> &mut MemoryDatapath;
+
+    /// See [`Datapath::store`].
+    fn on_store(&mut self, store: Store) -> Result<(), TableError> {
+        self.inner_mut().store(store)
+    }
+
+    /// See [`Datapath::settle`].
+    fn on_settle(&mut self) {
+        self.inner_mut().settle();
+    }
+
+    /// See [`Datapath::flow`].
+    fn on_flow(&self, place: usize) -> Option<(Entry, Detail)> {
+        self.inner().flow(place)
+    }
+
+    /// See [`Datapath::forget`].
+    fn on_forget(&mut self, place: usize, entry: Entry) -> bool {
+        self.inner_mut().forget(place, entry)
+    }
+}
+
+impl<D: Double> Datapath for D {
+    fn capacity(&self) -> Capacity {
+        self.inner().capacity()
+    }
+
+    fn store(&mut self, store: Store) -> Result<(), TableError> {
+        self.on_store(store)
+    }
+
+    fn settle(&mut self) {
+        self.on_settle();
+    }
+
+    fn clock(&self) -> u64 {
+        self.inner().clock()
+    }
+
+    fn flow(&self, place: usize) -> Option<(Entry, Detail)> {
+        self.on_flow(place)
+    }
+
+    fn forget(&mut self, place: usize, entry: Entry) -> bool {
+        self.on_forget(place, entry)
+    }
+
+    fn relay_log(&mut self) {
+        self.inner_mut().relay_log();
+    }
+
+    fn forwarded(&self, row: u32) -> Result<Forwarded, TableError> {
+        self.inner().forwarded(row)
+    }
+
+    fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
+        self.inner().withheld(row)
+    }
+
+    fn flow_counts(&self) -> Result<FlowCounts, TableError> {
+        self.inner().flow_counts()
+    }
+
+    fn reason(&self, row: u32, counter: u32) -> Result<u64, TableError> {
+        self.inner().reason(row, counter)
+    }
+}
