@@ -33,8 +33,8 @@ const TTL: u8 = 64;
 #[inline(always)]
 pub fn affords<T: Tables>(tables: &T, source: u64) -> bool {
     let hash = tables.hash_key().source(source, LIMITER);
-    let Some(buckets) = tables.buckets(hash) else { return false };
-    charge(&buckets, hash, tables.now(Clock::Coarse), &LIMIT) != Admission::Limited
+    let Some(buckets) = tables.buckets(hash, Clock::Jiffies) else { return false };
+    charge(&buckets, hash, tables.now(Clock::Jiffies), &LIMIT) != Admission::Limited
 }
 
 #[inline(always)]

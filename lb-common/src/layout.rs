@@ -396,14 +396,14 @@ pub const MAX_INTERFACES: usize = 16;
 pub struct Settings {
     /// The key of the flow hash.
     pub hash_key: crate::hash::HashKey,
-    /// Sets of token buckets.
+    /// Sets of token buckets, see [`crate::limiter::set_of`].
     pub bucket_sets: u32,
     /// Sets of remembered flows.
     pub flow_sets: u32,
     /// Sets of remembered fragments.
     pub fragment_sets: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Nanoseconds from one tick of the kernel's timer to the next.
+    pub tick_ns: u32,
     /// Index of each attached interface; its place is its row of reason counters. Zero is vacant.
     pub interfaces: [u32; MAX_INTERFACES],
 }

@@ -13,6 +13,9 @@ use core::cell::Cell;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::hash::scale;
+use crate::pipeline::Clock;
+
 /// Buckets of one set.
 pub const WAYS: usize = 4;
 
@@ -24,6 +27,15 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 
 /// Attempts at changing a set that other CPUs change too, before the packet is let through.
 const ATTEMPTS: usize = 4;
+
+/// The set of a hash, among `sets`: the lower half of them holds the times of [`Clock::Jiffies`], the upper half those of
+/// [`Clock::Exact`]. Times of both in one set could not be told from each other.
+#[inline(always)]
+pub const fn set_of(hash: u64, sets: u32, clock: Clock) -> u32 {
+    let half = sets / 2;
+    let first = if matches!(clock, Clock::Exact) { half } else { 0 };
+    first + scale(hash, half)
+}
 
 /// A rate and a burst as GCRA has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -268,6 +280,14 @@ mod tests {
         assert_eq!(charge(&set, 2, 0x1000_0000 + 2_000_000, &limit), Admission::Admitted);
         assert_eq!(set.load(0) >> TIME_BITS, 2, "the first way was free again");
         assert_eq!(set.load(1), 0);
+    }
+
+    #[test]
+    fn clocks_do_not_share_sets() {
+        for (hash, jiffies, exact) in [(0, 0, 8), (u64::MAX, 7, 15), (1 << 63, 4, 12)] {
+            assert_eq!(set_of(hash, 16, Clock::Jiffies), jiffies);
+            assert_eq!(set_of(hash, 16, Clock::Exact), exact);
+        }
     }
 
     #[test]

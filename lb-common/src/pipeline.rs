@@ -31,12 +31,14 @@ use crate::wire::{
     protocol,
 };
 
-/// Which clock a limiter reads.
+/// A clock of the kernel. All count nanoseconds, monotonically, from moments of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// To the kernel's tick, 1 to 10 ms; costs next to nothing.
+    /// The timer's ticks, 1 to 10 ms each, times their nominal length: one load.
+    Jiffies,
+    /// `CLOCK_MONOTONIC_COARSE`: to the tick as well, but the same moments for a process as for the program. A call.
     Coarse,
-    /// To the nanosecond.
+    /// To the nanosecond. The dearest.
     Exact,
 }
 
@@ -78,8 +80,8 @@ pub trait Tables {
     fn slot(&self, index: u32) -> Option<Slot>;
     /// A backend.
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
-    /// The set of token buckets for a source's hash.
-    fn buckets(&self, hash: u64) -> Option<Self::Buckets<'_>>;
+    /// The set of token buckets for a source's hash: [`crate::limiter::set_of`].
+    fn buckets(&self, hash: u64, clock: Clock) -> Option<Self::Buckets<'_>>;
     /// The set of remembered flows for a flow's hash.
     fn flows(&self, hash: u64) -> Option<Self::Flows<'_>>;
     /// The set of remembered fragments for the hash of a fragmented datagram.
@@ -91,11 +93,11 @@ pub trait Tables {
     // follows once each and not in every place they are called from.
 
     /// [`charge`], after an attempt that another CPU spoilt.
-    fn charge_again(&self, hash: u64, now: u64, limit: &Gcra) -> Admission
+    fn charge_again(&self, hash: u64, clock: Clock, now: u64, limit: &Gcra) -> Admission
     where
         Self: Sized,
     {
-        self.buckets(hash).map_or(Admission::Contended, |buckets| charge(&buckets, hash, now, limit))
+        self.buckets(hash, clock).map_or(Admission::Contended, |buckets| charge(&buckets, hash, now, limit))
     }
 
     /// [`in_motion`].
@@ -515,12 +517,12 @@ pub fn in_motion<T: Tables>(
 
 #[inline(always)]
 fn limit<T: Tables>(tables: &T, service: &ServiceEntry, datagram: &Datagram) -> Result<(), DropReason> {
-    let clock = if service.flags & EXACT_CLOCK != 0 { Clock::Exact } else { Clock::Coarse };
+    let clock = if service.flags & EXACT_CLOCK != 0 { Clock::Exact } else { Clock::Jiffies };
     let hash = tables.hash_key().source(datagram.source, service.id);
-    let buckets = tables.buckets(hash).ok_or(DropReason::Inconsistent)?;
+    let buckets = tables.buckets(hash, clock).ok_or(DropReason::Inconsistent)?;
     let now = tables.now(clock);
     let admission = charge_once(&buckets, hash, now, &service.limit);
-    match admission.unwrap_or_else(|| tables.charge_again(hash, now, &service.limit)) {
+    match admission.unwrap_or_else(|| tables.charge_again(hash, clock, now, &service.limit)) {
         Admission::Admitted => Ok(()),
         Admission::Limited => Err(DropReason::Limited),
         Admission::Contended => {

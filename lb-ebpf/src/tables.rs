@@ -8,17 +8,17 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::ptr::{addr_of, read_volatile, write_volatile};
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
-use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::answer;
 use lb_common::flow::{self, FlowEvent, FlowLines, FlowSet, Passenger, PassengerKind, set_of};
 use lb_common::fragment;
-use lb_common::hash::{HashKey, scale};
+use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES,
     SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
-use lb_common::limiter::{Admission, BucketSet, Gcra, WAYS, charge};
+use lb_common::limiter::{self, Admission, BucketSet, Gcra, WAYS, charge};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
 use lb_common::slot::{BackendId, Slot};
 use lb_common::verdict::REASON_COUNTERS;
@@ -61,7 +61,7 @@ static SETTINGS: Settings = Settings {
     bucket_sets: 0,
     flow_sets: 0,
     fragment_sets: 0,
-    reserved: 0,
+    tick_ns: 0,
     interfaces: [0; MAX_INTERFACES],
 };
 
@@ -108,8 +108,9 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn buckets(&self, hash: u64) -> Option<Buckets> {
-        BUCKETS.get_ptr_mut(scale(hash, settings().bucket_sets)).map(|words| Buckets(words.cast()))
+    fn buckets(&self, hash: u64, clock: Clock) -> Option<Buckets> {
+        let set = limiter::set_of(hash, settings().bucket_sets, clock);
+        BUCKETS.get_ptr_mut(set).map(|words| Buckets(words.cast()))
     }
 
     #[inline(always)]
@@ -125,7 +126,10 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn now(&self, clock: Clock) -> u64 {
         match clock {
+            // The verifier makes a load of this call. It also knows the factor.
             // SAFETY: the helper takes nothing and cannot fail.
+            Clock::Jiffies => unsafe { bpf_jiffies64() }.wrapping_mul(u64::from(settings().tick_ns)),
+            // SAFETY: as above.
             Clock::Coarse => unsafe { bpf_ktime_get_coarse_ns() },
             // SAFETY: as above.
             Clock::Exact => unsafe { bpf_ktime_get_ns() },
@@ -133,8 +137,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn charge_again(&self, hash: u64, now: u64, limit: &Gcra) -> Admission {
-        match charge_again(hash, now, limit.interval, limit.tolerance) {
+    fn charge_again(&self, hash: u64, clock: Clock, now: u64, limit: &Gcra) -> Admission {
+        match charge_again(hash, (clock == Clock::Exact).into(), now, limit.interval, limit.tolerance) {
             0 => Admission::Admitted,
             1 => Admission::Limited,
             _ => Admission::Contended,
@@ -205,9 +209,16 @@ impl Tables for KernelTables {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn charge_again(hash: u64, now: u64, interval: u64, tolerance: u64) -> u32 {
+pub(crate) extern "C" fn charge_again(
+    hash: u64,
+    is_exact: u32,
+    now: u64,
+    interval: u64,
+    tolerance: u64,
+) -> u32 {
     let limit = Gcra { interval, tolerance };
-    let admission = KernelTables.buckets(hash).map(|buckets| charge(&buckets, hash, now, &limit));
+    let clock = if is_exact == 0 { Clock::Jiffies } else { Clock::Exact };
+    let admission = KernelTables.buckets(hash, clock).map(|buckets| charge(&buckets, hash, now, &limit));
     admission.unwrap_or(Admission::Contended) as u32
 }
 
@@ -248,10 +259,12 @@ pub(crate) extern "C" fn affords(source: u64) -> u32 {
 
 #[inline(always)]
 fn settings() -> &'static Settings {
-    let mut settings = addr_of!(SETTINGS);
-    // SAFETY: no instruction, it only hides the address from the optimiser, which else folds the zeros that the daemon
-    // replaces at load.
-    unsafe { asm!("/* {0} */", inout(reg) settings, options(pure, readonly, nostack, preserves_flags)) };
+    let settings: *const Settings;
+    // SAFETY: a move, which hides the address from the optimiser: it would fold the zeros that the daemon replaces at load.
+    // An instruction of its own, since the lines of no instruction may coincide with others', which the kernel refuses.
+    unsafe {
+        asm!("{0} = {1}", out(reg) settings, in(reg) addr_of!(SETTINGS), options(pure, readonly, nostack, preserves_flags));
+    }
     // SAFETY: still the address of a static, which is never written after the program was loaded.
     unsafe { &*settings }
 }

@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 
 use bytemuck::{Zeroable, cast_slice, cast_slice_mut};
 use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
-use lb_common::hash::{HashKey, scale};
+use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
     ServiceEntry, Settings, SlotLine, VipSet, Withheld,
 };
-use lb_common::limiter::WAYS;
+use lb_common::limiter::{self, WAYS};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
 use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
@@ -186,8 +186,8 @@ impl Tables for MemoryDatapath {
         self.backends.get(index as usize)
     }
 
-    fn buckets(&self, hash: u64) -> Option<&[Cell<u64>; WAYS]> {
-        self.buckets.get(scale(hash, self.settings.bucket_sets) as usize)
+    fn buckets(&self, hash: u64, clock: Clock) -> Option<&[Cell<u64>; WAYS]> {
+        self.buckets.get(limiter::set_of(hash, self.settings.bucket_sets, clock) as usize)
     }
 
     fn flows(&self, hash: u64) -> Option<Self::Flows<'_>> {

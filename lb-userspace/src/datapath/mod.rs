@@ -24,6 +24,7 @@ use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
     ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
+use rustix::time::{ClockId, clock_getres};
 
 /// The compiled balancer program.
 pub static BALANCER_OBJECT: &[u8] = include_bytes_aligned!("balancer.o");
@@ -83,7 +84,7 @@ pub struct Capacity {
     pub slots: u32,
     /// Backends of all services, each service's number rounded up.
     pub backends: u32,
-    /// Sets of four token buckets.
+    /// Sets of four token buckets: half of them for limits that need the exact clock.
     pub bucket_sets: u32,
     /// Sets of eight remembered flows.
     pub flow_sets: u32,
@@ -92,14 +93,14 @@ pub struct Capacity {
 }
 
 impl Default for Capacity {
-    /// Room for a few dozen services of the default table size, in 46 MB and 100 kB for each CPU.
+    /// Room for a few dozen services of the default table size, in 50 MB and 100 kB for each CPU.
     fn default() -> Self {
         Self {
             services: 1024,
             service_entries: 1 << 16,
             slots: 1 << 22,
             backends: 1 << 12,
-            bucket_sets: 1 << 17,
+            bucket_sets: 1 << 18,
             flow_sets: 1 << 17,
             fragment_sets: 1 << 10,
         }
@@ -210,5 +211,7 @@ pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfa
         *row = *interface;
     }
     let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
-    Settings { hash_key, bucket_sets, flow_sets, fragment_sets, reserved: 0, interfaces: rows }
+    // What the kernel says of its coarse clock is the length of its tick, and below a second.
+    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec as u32;
+    Settings { hash_key, bucket_sets, flow_sets, fragment_sets, tick_ns, interfaces: rows }
 }
