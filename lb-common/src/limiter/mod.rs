@@ -9,6 +9,8 @@
 //! word that was left alone for days can look busy for 68 seconds in 78 hours. A word of zero was never used: it is vacant
 //! at any time.
 
+pub mod rule;
+
 use core::cell::Cell;
 
 use bytemuck::{Pod, Zeroable};
