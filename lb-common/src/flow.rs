@@ -504,12 +504,11 @@ mod tests {
     #[test]
     fn who_is_being_written_does_not_make_room() {
         let set = set();
-        for way in 0..WAYS {
-            let stage = if way < 7 { Stage::Claimed } else { Stage::Confirmed };
-            set[way].set(Entry::new(5 << 32, stage, id(1), Tick::from_ns(0)).word());
-        }
+        let in_stage = |stage| Entry::new(5 << 32, stage, id(1), Tick::from_ns(0)).word();
+        set[..7].iter().for_each(|word| word.set(in_stage(Stage::Claimed)));
+        set[7].set(in_stage(Stage::Confirmed));
         assert_eq!(visit(&set, slot(), 6 << 32, false, 0, all).1, FlowEvent::Evicted);
-        set[7].set(Entry::new(5 << 32, Stage::Claimed, id(1), Tick::from_ns(0)).word());
+        set[7].set(in_stage(Stage::Claimed));
         let before = set.clone();
         assert_eq!(visit(&set, slot(), 7 << 32, false, 0, all).1, FlowEvent::Contended);
         assert_eq!(set, before);
