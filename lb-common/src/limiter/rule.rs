@@ -267,26 +267,26 @@ mod tests {
     use super::*;
 
     /// Tokens in 10^-9, the slow and obvious way.
-    struct Tokens {
+    struct TokenBucket {
         rate: u128,
         burst: u128,
-        tokens: u128,
+        held: u128,
         last: u64,
     }
 
-    impl Tokens {
+    impl TokenBucket {
         fn new(rate: u64, burst: u64, now: u64) -> Self {
             let burst = u128::from(burst) * u128::from(SECOND_NS);
-            Self { rate: rate.into(), burst, tokens: burst, last: now }
+            Self { rate: rate.into(), burst, held: burst, last: now }
         }
 
         /// Whether so many units may pass now, and if so, takes them.
         fn take(&mut self, now: u64, units: u64) -> bool {
-            self.tokens = self.burst.min(self.tokens + u128::from(now - self.last) * self.rate);
+            self.held = self.burst.min(self.held + u128::from(now - self.last) * self.rate);
             self.last = now;
             let price = u128::from(units) * u128::from(SECOND_NS);
-            let left = self.tokens.checked_sub(price);
-            self.tokens = left.unwrap_or(self.tokens);
+            let left = self.held.checked_sub(price);
+            self.held = left.unwrap_or(self.held);
             left.is_some()
         }
     }
@@ -350,7 +350,7 @@ mod tests {
             gaps in prop::collection::vec(0u64..4, 1..300),
         ) {
             let rule = Rule::token_bucket(rate, burst).unwrap();
-            let mut tokens = Tokens::new(rate, burst, start);
+            let mut tokens = TokenBucket::new(rate, burst, start);
             let brim = u128::from(burst) * u128::from(SECOND_NS);
             let mut leak = Leak { rate: rate.into(), brim, level: 0, last: start };
             let arrivals: Vec<_> = gaps.iter().map(|gap| (gap * SECOND_NS / rate / 2, 1)).collect();
