@@ -11,6 +11,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::flow::FlowEvent;
 use crate::limiter::Gcra;
+use crate::lists::Side;
 use crate::slot::Slot;
 use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac, MacPair};
 
@@ -199,7 +200,7 @@ pub struct ServiceEntry {
     pub slot_count: u32,
     /// Row of its backend 0.
     pub backend_base: u32,
-    /// [`LIMITED`], [`EXACT_CLOCK`], [`BY_SOURCE`], [`QUIC`], [`CLOSED`] and [`REPLIES`].
+    /// [`LIMITED`], [`EXACT_CLOCK`], [`BY_SOURCE`], [`QUIC`], [`CLOSED`], [`REPLIES`] and [`LISTED`].
     pub flags: u32,
     /// The token bucket of each source, if [`LIMITED`].
     pub limit: Gcra,
@@ -224,6 +225,8 @@ pub const CLOSED: u32 = 16;
 /// In [`ServiceEntry::flags`]: this is no service but the way back from a backend of mode `nat`: the packet's source is to
 /// become [`ServiceEntry::vip`].
 pub const REPLIES: u32 = 32;
+/// In [`ServiceEntry::flags`]: there are deny or allow lists to be asked, see [`crate::lists`].
+pub const LISTED: u32 = 64;
 
 /// A backend and the way to it: one cache line of 64-bit words that are each replaced at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -304,11 +307,27 @@ impl Features {
     pub const REPLIES: u64 = 1;
     /// Some VIP is announced: ARP requests and neighbour solicitations may be for it.
     pub const ANNOUNCED: u64 = 2;
+    /// There are deny or allow lists, see [`crate::lists`].
+    pub const LISTS: u64 = 4;
+    /// If [`Self::LISTS`]: the second table is the one to ask.
+    pub const SIDE_B: u64 = 8;
+    /// What is of interest to packets that are not for a VIP.
+    pub const OF_BYSTANDERS: u64 = Self::REPLIES | Self::ANNOUNCED;
 
     /// Whether any of these is on.
     #[inline(always)]
     pub const fn any(self, features: u64) -> bool {
         self.0 & features != 0
+    }
+
+    /// The table of deny and allow lists to ask, if any.
+    #[inline(always)]
+    pub const fn lists(self) -> Option<Side> {
+        match self.0 & (Self::LISTS | Self::SIDE_B) {
+            Self::LISTS => Some(Side::A),
+            0 | Self::SIDE_B => None,
+            _ => Some(Side::B),
+        }
     }
 }
 

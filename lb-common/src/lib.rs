@@ -28,6 +28,7 @@ pub mod ip;
 pub mod layout;
 pub mod limiter;
 pub mod link;
+pub mod lists;
 #[cfg(feature = "alloc")]
 pub mod maglev;
 pub mod packet;

@@ -1,7 +1,7 @@
 //! A packet's way, from frame to verdict: what the kernel, the tests and the fuzzers run.
 //!
 //! ```text
-//! parse -> VIP? -> check -> service? -> limiter -> slot -> [flow table, if it moves] -> backend -> encapsulate -> count -> send
+//! parse -> VIP? -> check -> service? -> deny list? -> limiter -> slot -> [flow table, if it moves] -> backend -> encapsulate -> count -> send
 //! ```
 //!
 //! There are two ways. [`usual`] takes nearly every packet: untagged, whole, TCP or UDP without options of IP. Whatever is
@@ -17,11 +17,12 @@ use crate::hash::{HashKey, scale};
 use crate::icmp::{Message, Quote};
 use crate::ip::{Datagram, Fragment, IpHeader, Part};
 use crate::layout::{
-    BY_SOURCE, BackendEntry, CLOSED, EXACT_CLOCK, Features, InterfaceEntry, LIMITED, QUIC, Region,
+    BY_SOURCE, BackendEntry, CLOSED, EXACT_CLOCK, Features, InterfaceEntry, LIMITED, LISTED, QUIC, Region,
     ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
 };
 use crate::limiter::{Admission, BucketSet, Gcra, charge, charge_once};
 use crate::link::Link;
+use crate::lists::{Listed, listed};
 use crate::packet::Packet;
 use crate::slot::{BackendId, Slot};
 use crate::transport::{Segment, is_quic_initial};
@@ -80,6 +81,8 @@ pub trait Tables {
     fn slot(&self, index: u32) -> Option<Slot>;
     /// A backend.
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
+    /// What the deny and allow lists say of a source, by the longest prefix that it is in.
+    fn listed(&self, source: VipKey) -> Listed;
     /// The set of token buckets for a source's hash: [`crate::limiter::set_of`].
     fn buckets(&self, hash: u64, clock: Clock) -> Option<Self::Buckets<'_>>;
     /// The set of remembered flows for a flow's hash.
@@ -232,9 +235,17 @@ fn usual_for_vip<P: Packet, T: Tables>(
         find_service(tables, region, ServiceKey::new(datagram.protocol, segment.ports.destination())).ok()?;
     let load = load(&Link::UNTAGGED, datagram, Payload::Segment(segment.ports));
     let opens = opens(packet, service, &load, segment);
-    check_open(service, opens).ok()?;
     let ingress = packet.ingress();
-    Some(match serve(packet, tables, service, load, opens) {
+    let listed = if service.flags & LISTED == 0 {
+        Listed::No
+    } else {
+        listed(packet, tables, ETHERNET_LENGTH, datagram.is_ipv6)
+    };
+    if listed == Listed::Denied {
+        return Some(refused_by(service, ingress, tables, DropReason::Denied.into()));
+    }
+    check_open(service, opens).ok()?;
+    Some(match serve(packet, tables, service, load, opens, listed) {
         Ok(Sent { egress, .. }) => Passage::Decided(sent(ingress, egress)),
         Err(refusal) => refused_by(service, ingress, tables, refusal),
     })
@@ -248,7 +259,7 @@ pub fn detour<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Passage {
         Ok(egress) => Passage::Decided(sent(ingress, egress)),
         Err(Halt { service: Some(service), refusal }) => refused_by(service, ingress, tables, refusal),
         Err(Halt { service: None, refusal: Refusal::Pass(reason) })
-            if reason.is_of_bystander() && tables.features().any(u64::MAX) =>
+            if reason.is_of_bystander() && tables.features().any(Features::OF_BYSTANDERS) =>
         {
             Passage::Aside
         }
@@ -370,9 +381,16 @@ fn for_vip<'t, P: Packet, T: Tables>(
     if fragment.part == Part::Later {
         return Ok(follow(packet, tables, link, datagram, fragment)?);
     }
+    let listed = if tables.features().any(Features::LISTS) {
+        listed(packet, tables, link.length, datagram.is_ipv6)
+    } else {
+        Listed::No
+    };
+    let denied = listed == Listed::Denied;
     let whole = fragment.part == Part::Whole;
     let message = if whole { Message::parse(packet, link, datagram)? } else { None };
     let (payload, carried, segment) = match message {
+        Some(Message::Echo) if denied => return Err(DropReason::Denied.into()),
         Some(Message::Echo) => return Err(answer::echo(packet, link, datagram).into()),
         Some(Message::Other) => return Err(PassReason::OtherProtocol.into()),
         Some(Message::Error) => {
@@ -386,12 +404,17 @@ fn for_vip<'t, P: Packet, T: Tables>(
             (payload, datagram.protocol, segment)
         }
     };
-    let service = find_service(tables, *region, ServiceKey::new(carried, segment.ports.destination()))?;
+    let key = ServiceKey::new(carried, segment.ports.destination());
+    if denied {
+        let service = find_service(tables, *region, key).ok();
+        return Err(Halt { service, refusal: DropReason::Denied.into() });
+    }
+    let service = find_service(tables, *region, key)?;
     let halt = |refusal| Halt { service: Some(service), refusal };
     let load = load(link, datagram, payload);
     let opens = opens(packet, service, &load, segment);
     check_open(service, opens).map_err(|reason| halt(reason.into()))?;
-    let Sent { egress, row } = serve(packet, tables, service, load, opens).map_err(halt)?;
+    let Sent { egress, row } = serve(packet, tables, service, load, opens, listed).map_err(halt)?;
     if fragment.part == Part::First {
         tables.remember_fragment(
             datagram.fragments(tables.hash_key(), fragment.identification),
@@ -433,8 +456,9 @@ fn serve<P: Packet, T: Tables>(
     service: &ServiceEntry,
     load: Load<'_>,
     opens: bool,
+    listed: Listed,
 ) -> Result<Sent, Refusal> {
-    if service.flags & LIMITED != 0 {
+    if service.flags & LIMITED != 0 && listed != Listed::Allowed {
         limit(tables, service, load.datagram)?;
     }
     let ports = match load.payload {

@@ -107,6 +107,7 @@ reasons! {
         FragmentUnknown "fragment_unknown" "It is a later fragment, and the first has not come yet, or was not forwarded."
         FragmentOverlap "fragment_overlap" "It is a fragment made to overwrite the TCP header (RFC 3128)."
         TransportHeader "transport_header" "The TCP or UDP header is cut off, or states a wrong length."
+        Denied "denied" "The source is on the deny list."
         Limited "limited" "The source has used up its token bucket."
         NoBackend "no_backend" "No backend of the service takes traffic."
         NoNeighbor "no_neighbor" "There is no route to the backend, or its MAC address is unknown."

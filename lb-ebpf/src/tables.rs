@@ -7,7 +7,8 @@ use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::ptr::{addr_of, read_volatile, write_volatile};
 
-use aya_ebpf::btf_maps::{Array, PerCpuArray};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::answer;
@@ -16,9 +17,10 @@ use lb_common::fragment;
 use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES,
-    SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
+    SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey, VipSet, Withheld,
 };
 use lb_common::limiter::{self, Admission, BucketSet, Gcra, WAYS, charge};
+use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
 use lb_common::slot::{BackendId, Slot};
 use lb_common::verdict::REASON_COUNTERS;
@@ -39,6 +41,10 @@ static BACKENDS: Array<BackendEntry, 1, MMAPABLE> = Array::new();
 static FEATURES: Array<Features, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static INTERFACES: Array<InterfaceEntry, MAX_INTERFACES, MMAPABLE> = Array::new();
+#[btf_map]
+static LISTS_A: LpmTrie<[u32; 4], u32, 1> = LpmTrie::new();
+#[btf_map]
+static LISTS_B: LpmTrie<[u32; 4], u32, 1> = LpmTrie::new();
 #[btf_map]
 static BUCKETS: Array<BucketWords, 1, MMAPABLE> = Array::new();
 #[btf_map]
@@ -105,6 +111,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<&BackendEntry> {
         BACKENDS.get(index)
+    }
+
+    #[inline(always)]
+    fn listed(&self, source: VipKey) -> Listed {
+        Listed::from_word(listed(source.high, source.low))
     }
 
     #[inline(always)]
@@ -205,6 +216,20 @@ impl Tables for KernelTables {
             unsafe { *count += 1 };
         }
     }
+}
+
+/// The word of what the lists say of a source.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn listed(high: u64, low: u64) -> u32 {
+    let Some(side) = KernelTables.features().lists() else { return Listed::No.word() };
+    let ListKey { length, address } = ListKey::of(VipKey { high, low });
+    let key = Key::new(length, address);
+    let found = match side {
+        Side::A => LISTS_A.get(&key),
+        Side::B => LISTS_B.get(&key),
+    };
+    found.copied().unwrap_or(Listed::No.word())
 }
 
 #[unsafe(no_mangle)]

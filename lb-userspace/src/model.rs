@@ -2,7 +2,9 @@
 //!
 //! Configuration, API and CLI all parse into these types; placement and reconciliation read nothing else.
 
+mod lists;
 mod outer_source;
+mod prefix;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +14,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::lists::{ListName, Lists, OnBothLists};
 pub use self::outer_source::{OuterSource, OuterSourceError};
+pub use self::prefix::{Prefix, PrefixError};
 
 /// The port of an endpoint: one number, or every port (`*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,8 +2,9 @@
 
 use lb_common::flow::{Detail, Entry};
 use lb_common::layout::{FlowCounts, Forwarded, Withheld};
+use lb_common::lists::Side;
 
-use super::{Capacity, Datapath, MemoryDatapath, Store, TableError};
+use super::{Capacity, Datapath, ListEntry, MemoryDatapath, Store, TableError};
 
 /// A [`Datapath`] made of another one. What is not implemented is done by the inner one.
 pub(crate) trait Double: Send {
@@ -16,6 +17,11 @@ pub(crate) trait Double: Send {
     /// See [`Datapath::store`].
     fn on_store(&mut self, store: Store) -> Result<(), TableError> {
         self.inner_mut().store(store)
+    }
+
+    /// See [`Datapath::fill_list`].
+    fn on_fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {
+        self.inner_mut().fill_list(side, entries)
     }
 
     /// See [`Datapath::settle`].
@@ -41,6 +47,10 @@ impl<D: Double> Datapath for D {
 
     fn store(&mut self, store: Store) -> Result<(), TableError> {
         self.on_store(store)
+    }
+
+    fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {
+        self.on_fill_list(side, entries)
     }
 
     fn settle(&mut self) {

@@ -212,6 +212,7 @@ mod tests {
             slots: 256,
             backends: 8,
             bucket_sets: 1,
+            lists: 16,
             flow_sets: 16,
             fragment_sets: 16,
         };

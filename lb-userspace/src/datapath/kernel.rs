@@ -11,14 +11,16 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
 use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, Withheld};
+use lb_common::lists::Side;
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::lists::ListTable;
 use super::mapping::{Mapping, Row};
 use super::program_log::ProgramLog;
-use super::{BALANCER_OBJECT, Capacity, Datapath, Store, Table, TableError, settings};
+use super::{BALANCER_OBJECT, Capacity, Datapath, ListEntry, Store, Table, TableError, settings};
 
 /// The oldest kernel that runs the program: compare-and-swap in BPF came with 5.12, and 6.1 is the oldest we test.
 pub const MINIMUM_KERNEL: (u32, u32) = (6, 1);
@@ -144,6 +146,7 @@ pub struct KernelDatapath {
     interfaces: Mapping,
     /// The kernel empties it when nobody holds it open.
     _ways: ProgramArray<MapData>,
+    lists: [ListTable; 2],
     flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
@@ -188,6 +191,8 @@ impl KernelDatapath {
             .map_max_entries("SERVICES", capacity.entries(Table::Services))
             .map_max_entries("SLOTS", capacity.entries(Table::Slots))
             .map_max_entries("BACKENDS", capacity.entries(Table::Backends))
+            .map_max_entries("LISTS_A", capacity.lists)
+            .map_max_entries("LISTS_B", capacity.lists)
             .map_max_entries("BUCKETS", capacity.bucket_sets)
             .map_max_entries("FLOWS", capacity.flow_sets)
             .map_max_entries("FRAGMENTS", capacity.fragment_sets)
@@ -212,6 +217,7 @@ impl KernelDatapath {
             forwarded: counters(&mut ebpf, "FORWARDED")?,
             withheld: counters(&mut ebpf, "WITHHELD")?,
             reasons: counters(&mut ebpf, "REASONS")?,
+            lists: [list(&mut ebpf, "LISTS_A")?, list(&mut ebpf, "LISTS_B")?],
             ebpf,
             log,
             capacity,
@@ -317,6 +323,13 @@ fn mapping(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Mapping, Loa
     Mapping::new(data.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
 }
 
+fn list(ebpf: &mut Ebpf, name: &'static str) -> Result<ListTable, LoadError> {
+    match ebpf.take_map(name) {
+        Some(Map::LpmTrie(map)) => Ok(ListTable::new(name, map)),
+        _ => Err(LoadError::Incomplete(name)),
+    }
+}
+
 /// Words of one set of the flow table.
 const FLOW_SET_WORDS: usize = size_of::<FlowLines>() / size_of::<u64>();
 
@@ -368,6 +381,10 @@ impl Datapath for KernelDatapath {
             entry: store.word / store.table.entry_words(),
             reason: "the table ends before it".to_owned(),
         })
+    }
+
+    fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {
+        self.lists[side as usize].fill(entries)
     }
 
     fn settle(&mut self) {

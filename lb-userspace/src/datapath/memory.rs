@@ -7,14 +7,16 @@ use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
 use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
-    ServiceEntry, Settings, SlotLine, VipSet, Withheld,
+    ServiceEntry, Settings, SlotLine, VipKey, VipSet, Withheld,
 };
 use lb_common::limiter::{self, WAYS};
+use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
 use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
 
-use super::{Capacity, Datapath, Store, Table, TableError, settings};
+use super::lists::MemoryList;
+use super::{Capacity, Datapath, ListEntry, Store, Table, TableError, settings};
 
 /// Tables, counters and a clock that stands still until it is set.
 #[derive(Clone)]
@@ -27,6 +29,7 @@ pub struct MemoryDatapath {
     backends: Vec<BackendEntry>,
     features: [Features; 1],
     interfaces: [InterfaceEntry; MAX_INTERFACES],
+    lists: [MemoryList; 2],
     buckets: Vec<[Cell<u64>; WAYS]>,
     flows: Vec<[Cell<u64>; 2 * flow::WAYS]>,
     fragments: Vec<[Cell<u64>; 2 * flow::WAYS]>,
@@ -53,6 +56,7 @@ impl MemoryDatapath {
             backends: zeros(capacity.entries(Table::Backends)),
             features: [Features::default()],
             interfaces: [InterfaceEntry::zeroed(); MAX_INTERFACES],
+            lists: <[MemoryList; 2]>::default(),
             buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
             flows: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.flow_sets as usize],
             fragments: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.fragment_sets as usize],
@@ -109,6 +113,15 @@ impl Datapath for MemoryDatapath {
         };
         let word = words.get_mut(store.word).ok_or_else(|| missing("memory", store.word))?;
         *word = store.value;
+        Ok(())
+    }
+
+    fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {
+        let capacity = self.capacity.lists as usize;
+        if entries.len() > capacity {
+            return Err(missing("lists", capacity));
+        }
+        self.lists[side as usize].fill(entries);
         Ok(())
     }
 
@@ -184,6 +197,11 @@ impl Tables for MemoryDatapath {
 
     fn backend(&self, index: u32) -> Option<&BackendEntry> {
         self.backends.get(index as usize)
+    }
+
+    fn listed(&self, source: VipKey) -> Listed {
+        let side = self.features().lists();
+        side.map_or(Listed::No, |side| self.lists[side as usize].find(ListKey::of(source)))
     }
 
     fn buckets(&self, hash: u64, clock: Clock) -> Option<&[Cell<u64>; WAYS]> {

@@ -9,6 +9,7 @@ pub(crate) mod double;
 pub(crate) mod faulty;
 mod image;
 mod kernel;
+mod lists;
 mod mapping;
 mod memory;
 mod program_log;
@@ -24,6 +25,7 @@ use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
     ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
+use lb_common::lists::{ListKey, Listed, Side};
 use rustix::time::{ClockId, clock_getres};
 
 /// The compiled balancer program.
@@ -86,6 +88,8 @@ pub struct Capacity {
     pub backends: u32,
     /// Sets of four token buckets: half of them for limits that need the exact clock.
     pub bucket_sets: u32,
+    /// Entries of each of the two tables of deny and allow lists, which take memory only while they are used.
+    pub lists: u32,
     /// Sets of eight remembered flows.
     pub flow_sets: u32,
     /// Sets of eight remembered fragmented datagrams.
@@ -101,6 +105,7 @@ impl Default for Capacity {
             slots: 1 << 22,
             backends: 1 << 12,
             bucket_sets: 1 << 18,
+            lists: 1 << 18,
             flow_sets: 1 << 17,
             fragment_sets: 1 << 10,
         }
@@ -124,6 +129,15 @@ impl Capacity {
     pub const fn flows(&self) -> usize {
         self.flow_sets as usize * WAYS
     }
+}
+
+/// One entry of a table of deny and allow lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListEntry {
+    /// Which sources.
+    pub key: ListKey,
+    /// What is said of them, unless a longer prefix says something else.
+    pub listed: Listed,
 }
 
 /// What went wrong while reading or writing a table.
@@ -153,6 +167,10 @@ pub trait Datapath: Send {
 
     /// Waits until no packet is under way that may have seen a word replaced before this call.
     fn settle(&mut self);
+
+    /// Makes a table of deny and allow lists, which no packet asks, hold `entries` and nothing else. After a failure it
+    /// holds anything, and can be filled again.
+    fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError>;
 
     /// Nanoseconds of the clock that flows are stamped by.
     fn clock(&self) -> u64;

@@ -3,6 +3,7 @@
 //! [`Placement::next`] is pure: it makes the next placement from the present one and what is wanted, or says what there is
 //! no room for. What is given up is free only in the placement after, when no packet can still be looking at it.
 
+mod lists;
 mod ranges;
 mod render;
 mod slots;
@@ -25,6 +26,7 @@ use ranges::{Range, Ranges};
 pub(crate) use slots::Ids;
 use slots::Slots;
 
+pub use lists::{ask_lists, list_entries};
 pub use render::{deliverable, render, slots};
 
 /// Services by name.

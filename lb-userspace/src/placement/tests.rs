@@ -39,6 +39,7 @@ fn capacity() -> Capacity {
         slots: 16 * 256,
         backends: 256,
         bucket_sets: 1,
+        lists: 16,
         flow_sets: 16,
         fragment_sets: 16,
     }

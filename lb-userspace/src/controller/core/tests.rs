@@ -64,6 +64,7 @@ fn tables() -> MemoryDatapath {
         slots: 4096,
         backends: 64,
         bucket_sets: 1,
+        lists: 16,
         flow_sets: 16,
         fragment_sets: 16,
     };

@@ -39,6 +39,7 @@ impl World {
             slots: 4 * table_size.next_multiple_of(16),
             backends: 256,
             bucket_sets: 1,
+            lists: 16,
             flow_sets,
             fragment_sets: 1,
         };
