@@ -15,8 +15,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::model::Endpoint;
-use crate::view::{AddBackend, Applied, BackendView, Problem, ServiceView, SetBackend, Status};
+use crate::controller::ListAction;
+use crate::model::{Endpoint, ListName};
+use crate::view::{AddBackend, Applied, BackendView, PrefixList, Problem, ServiceView, SetBackend, Status};
 
 /// The daemon answers in milliseconds; what takes this long does not come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -121,6 +122,26 @@ impl Client {
     pub async fn drain_backend(&self, service: &str, endpoint: Endpoint) -> Result<Applied, ClientError> {
         let path = format!("{}/drain", backend_path(service, endpoint));
         self.call(Method::POST, &path, None).await
+    }
+
+    /// The prefixes on a list.
+    pub async fn list(&self, list: ListName) -> Result<PrefixList, ClientError> {
+        self.call(Method::GET, &format!("/v1/{list}"), None).await
+    }
+
+    /// Changes a list.
+    pub async fn change_list(
+        &self,
+        list: ListName,
+        action: ListAction,
+        prefixes: &PrefixList,
+    ) -> Result<Applied, ClientError> {
+        let method = match action {
+            ListAction::Add => Method::POST,
+            ListAction::Remove => Method::DELETE,
+            ListAction::Replace => Method::PUT,
+        };
+        self.send(method, &format!("/v1/{list}"), prefixes).await
     }
 
     /// A call with a body.

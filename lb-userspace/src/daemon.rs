@@ -69,7 +69,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let datapath = KernelDatapath::load(hash_key(secret), capacity(&config), &indices)?;
     let services: Services =
         config.services.into_iter().map(|service| (service.name.clone(), service)).collect();
-    let (mut controller, handle) = Controller::start(datapath, services).await?;
+    let (mut controller, handle) = Controller::start(datapath, services, config.lists).await?;
     let attachments = attach(controller.datapath(), &config.daemon.interfaces, &indices)?;
     let interfaces = config.daemon.interfaces.into_iter().zip(indices);
     let _announcer = Announcer::start(interfaces, controller.announced());
@@ -145,7 +145,7 @@ fn secret(config: &Config) -> Result<[u8; 16], DaemonError> {
 }
 
 /// Room for twice the services that are configured, never less than the default, and for as many flows as is said.
-fn capacity(Config { daemon, services }: &Config) -> Capacity {
+fn capacity(Config { daemon, services, .. }: &Config) -> Capacity {
     let default = Capacity::default();
     let twice = |needed: usize| u32::try_from(needed * 2).unwrap_or(u32::MAX).checked_next_power_of_two();
     let room = |needed: usize, least: u32| twice(needed).unwrap_or(1 << 31).max(least);

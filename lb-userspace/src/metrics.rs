@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::api::{Control, serve_http};
 use crate::controller::ChangeError;
-use crate::view::{BackendView, FlowsView, HealthState, InterfaceView, ServiceView, Status};
+use crate::view::{BackendView, FlowsView, HealthState, InterfaceView, ListsView, ServiceView, Status};
 
 /// Why the metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,7 @@ pub fn render(status: &Status, backends: &[(String, Vec<BackendView>)]) -> Resul
     page.interfaces(&status.interfaces)?;
     page.services(&status.services)?;
     page.flows(&status.flows)?;
+    page.maps(&status.flows, &status.lists)?;
     page.limiters(&status.services)?;
     page.backends(backends)?;
     TextEncoder::new().encode_to_string(&page.registry.gather())
@@ -193,13 +194,20 @@ impl Page {
         for (result, packets) in results {
             lookups.with_label_values(&[result]).inc_by(packets);
         }
-        let map = ["flows"];
-        self.gauge("lb_map_entries", "Entries in use.", &["map"])?
-            .with_label_values(&map)
-            .set(signed(flows.remembered));
-        self.gauge("lb_map_max_entries", "Entries there is room for.", &["map"])?
-            .with_label_values(&map)
-            .set(signed(flows.capacity));
+        Ok(())
+    }
+
+    fn maps(&self, flows: &FlowsView, lists: &ListsView) -> Result<(), prometheus::Error> {
+        let entries = self.gauge("lb_map_entries", "Entries in use.", &["map"])?;
+        let most = self.gauge("lb_map_max_entries", "Entries there is room for.", &["map"])?;
+        let maps = [
+            ("flows", flows.remembered, flows.capacity),
+            ("lists", lists.denied + lists.allowed, lists.capacity),
+        ];
+        for (map, used, capacity) in maps {
+            entries.with_label_values(&[map]).set(signed(used));
+            most.with_label_values(&[map]).set(signed(capacity));
+        }
         Ok(())
     }
 
@@ -305,6 +313,7 @@ mod tests {
             interfaces: vec![interface],
             services: vec![service("web", Some("1000 packets/s")), service("api", None)],
             flows: FlowsView { remembered: 9, capacity: 64, known: 500, added: 12, evicted: 3, contended: 1 },
+            lists: ListsView { denied: 2, allowed: 1, capacity: 250_000 },
             warnings: Vec::new(),
         }
     }
@@ -322,7 +331,7 @@ mod tests {
         }
     }
 
-    const EXPECTED: [&str; 35] = [
+    const EXPECTED: [&str; 37] = [
         "lb_answers_total{interface=\"eth0\",reason=\"echo\"} 2",
         "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
         "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
@@ -345,7 +354,9 @@ mod tests {
         "lb_limiter_contended_total{limiter=\"source\",service=\"web\"} 1",
         "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"dropped\"} 5",
         "lb_map_entries{map=\"flows\"} 9",
+        "lb_map_entries{map=\"lists\"} 3",
         "lb_map_max_entries{map=\"flows\"} 64",
+        "lb_map_max_entries{map=\"lists\"} 250000",
         "lb_passes_total{interface=\"eth0\",reason=\"not_a_service\"} 7",
         "lb_service_bytes_total{service=\"api\"} 64000",
         "lb_service_bytes_total{service=\"web\"} 64000",

@@ -1,5 +1,7 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
+mod lists;
+
 use std::fmt;
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::show_duration;
 use crate::model::{AdminState, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions, Weight};
+
+pub use self::lists::{ListsView, PrefixList};
 
 /// The daemon as a whole: `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +28,8 @@ pub struct Status {
     pub services: Vec<ServiceView>,
     /// The flows that are remembered, all services together.
     pub flows: FlowsView,
+    /// How full the deny and the allow list are.
+    pub lists: ListsView,
     /// What is not well, a sentence each; empty when all is well.
     pub warnings: Vec<String>,
 }

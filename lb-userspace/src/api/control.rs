@@ -2,8 +2,9 @@
 
 use std::future::Future;
 
-use crate::controller::{Change, ChangeError, ControllerGone, Handle};
-use crate::view::{Applied, BackendView, Status};
+use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange};
+use crate::model::ListName;
+use crate::view::{Applied, BackendView, PrefixList, Status};
 
 /// The controller as its users see it; tests put a double in its place.
 pub trait Control: Clone + Send + Sync + 'static {
@@ -13,6 +14,10 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn backends(&self, service: &str) -> impl Future<Output = Result<Vec<BackendView>, ChangeError>> + Send;
     /// Applies a change whole, or refuses it whole.
     fn change(&self, change: Change) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
+    /// The prefixes on a list.
+    fn list(&self, list: ListName) -> impl Future<Output = Result<PrefixList, ControllerGone>> + Send;
+    /// Applies a change of a list whole, or refuses it whole.
+    fn change_list(&self, change: ListChange) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
 }
 
 impl Control for Handle {
@@ -26,5 +31,13 @@ impl Control for Handle {
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
         Self::change(self, change).await
+    }
+
+    async fn list(&self, list: ListName) -> Result<PrefixList, ControllerGone> {
+        Self::list(self, list).await
+    }
+
+    async fn change_list(&self, change: ListChange) -> Result<Applied, ChangeError> {
+        Self::change_list(self, change).await
     }
 }

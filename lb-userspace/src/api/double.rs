@@ -8,13 +8,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Control, bind, serve};
-use crate::controller::{Change, ChangeError, ControllerGone};
-use crate::view::{Applied, BackendView, FlowsView, Status};
+use crate::controller::{Change, ChangeError, ControllerGone, ListChange};
+use crate::model::ListName;
+use crate::view::{Applied, BackendView, FlowsView, ListsView, PrefixList, Status};
 
-/// Knows the service `web` without backends, refuses to drain, and remembers what it was asked.
+/// Knows the service `web` without backends, refuses to drain, and remembers what it was asked. One prefix is denied.
 #[derive(Clone, Default)]
 pub(crate) struct Double {
     pub(crate) changes: Arc<Mutex<Vec<Change>>>,
+    pub(crate) list_changes: Arc<Mutex<Vec<ListChange>>>,
 }
 
 fn check_service(service: &str) -> Result<(), ChangeError> {
@@ -34,6 +36,7 @@ impl Control for Double {
             interfaces: Vec::new(),
             services: Vec::new(),
             flows: FlowsView::default(),
+            lists: ListsView::default(),
             warnings: Vec::new(),
         })
     }
@@ -59,6 +62,17 @@ impl Control for Double {
             slots_least: 1,
             slots_total: 3,
         })
+    }
+
+    async fn list(&self, list: ListName) -> Result<PrefixList, ControllerGone> {
+        let denied = if list == ListName::Deny { vec!["198.51.100.0/24".to_owned()] } else { Vec::new() };
+        Ok(PrefixList { prefixes: denied })
+    }
+
+    async fn change_list(&self, change: ListChange) -> Result<Applied, ChangeError> {
+        self.list_changes.lock().unwrap().push(change);
+        let summary = "listed".to_owned();
+        Ok(Applied { generation: 3, summary, slots_moved: 0, slots_least: 0, slots_total: 0 })
     }
 }
 

@@ -3,6 +3,7 @@
 mod control;
 #[cfg(test)]
 pub(crate) mod double;
+mod lists;
 mod problem;
 mod socket;
 
@@ -20,10 +21,10 @@ pub use self::socket::{ApiSocket, BindError, SocketGuard, bind};
 
 use self::problem::{Body, Place, unknown_path, wrong_method};
 use crate::controller::Change;
-use crate::model::{AdminState, Backend, Endpoint};
+use crate::model::{AdminState, Backend, Endpoint, ListName};
 use crate::view::{AddBackend, Applied, BackendView, Problem, ServiceView, SetBackend, Status};
 
-/// No request of this API needs more.
+/// No request but those of whole lists needs more.
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// What requests under way get when the daemon stops.
@@ -40,6 +41,8 @@ pub fn router<C: Control>(control: C) -> Router {
         .route("/v1/services/{service}/backends", get(backends::<C>).post(add_backend::<C>))
         .route(backend, patch(set_backend::<C>).delete(remove_backend::<C>))
         .route(&format!("{backend}/drain"), post(drain_backend::<C>))
+        .route("/v1/deny", lists::routes(ListName::Deny))
+        .route("/v1/allow", lists::routes(ListName::Allow))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

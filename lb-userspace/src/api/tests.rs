@@ -10,7 +10,9 @@ use tokio::net::UnixStream;
 use super::double::Daemon;
 use super::*;
 use crate::client::{Client, ClientError};
+use crate::controller::ListAction;
 use crate::model::Weight;
+use crate::view::PrefixList;
 
 fn client(daemon: &Daemon) -> Client {
     Client::new(daemon.socket())
@@ -74,6 +76,25 @@ async fn refusals_keep_their_kind_and_their_sentence() {
     );
 }
 
+/// Each method is the change that it says, and a list may be far longer than other requests.
+#[tokio::test]
+async fn deny_and_allow_lists_travel_whole() {
+    let daemon = Daemon::start();
+    let client = client(&daemon);
+    assert_eq!(client.list(ListName::Deny).await.unwrap().prefixes, ["198.51.100.0/24"]);
+    let prefixes: Vec<String> =
+        (0..100_000u32).map(|n| format!("2001:db8:{:x}:{:x}::/64", n >> 16, n as u16)).collect();
+    let long = PrefixList { prefixes };
+    for action in [ListAction::Add, ListAction::Remove, ListAction::Replace] {
+        assert_eq!(client.change_list(ListName::Allow, action, &long).await.unwrap().generation, 3);
+    }
+    let changes = std::mem::take(&mut *daemon.double.list_changes.lock().unwrap());
+    let actions: Vec<_> = changes.iter().map(|change| (change.list, change.action)).collect();
+    let expected = [ListAction::Add, ListAction::Remove, ListAction::Replace];
+    assert_eq!(actions, expected.map(|action| (ListName::Allow, action)));
+    assert!(changes.iter().all(|change| change.prefixes.len() == 100_000));
+}
+
 #[tokio::test]
 async fn requests_that_no_handler_sees_are_problems_too() {
     let daemon = Daemon::start();
@@ -95,6 +116,25 @@ async fn requests_that_no_handler_sees_are_problems_too() {
         ("POST", backends, json, "{}", 400, "missing field `address`"),
         ("POST", backends, json, "{\"address\":\"a\",\"x\":1}", 400, "unknown field `x`"),
         ("POST", backends, json, "{\"address\":\"10.0.1.1:80\",\"weight\":65536}", 400, "expected u16"),
+        (
+            "POST",
+            "/v1/deny",
+            json,
+            "{\"prefixes\":[\"a\"]}",
+            400,
+            "deny prefix \"a\": \"a\" is not an IPv4 address",
+        ),
+        (
+            "PUT",
+            "/v1/allow",
+            json,
+            "{\"prefixes\":[\"10.0.0.0/33\"]}",
+            400,
+            "allow prefix \"10.0.0.0/33\": prefix length",
+        ),
+        ("DELETE", "/v1/deny", json, "", 400, "Failed to parse the request body as JSON"),
+        ("DELETE", "/v1/deny", json, "{}", 400, "missing field `prefixes`"),
+        ("PATCH", "/v1/deny", json, "", 405, "/v1/deny does not take PATCH"),
         ("POST", backends, "text/plain", valid, 415, "application/json"),
         ("POST", backends, json, &large, 413, "length limit exceeded"),
         ("GET", "/v1/services/%ff/backends", json, "", 400, "UTF-8"),

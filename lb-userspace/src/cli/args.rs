@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use super::lists::ListCommand;
 use crate::model::Weight;
 
 /// A layer-4 load balancer that forwards in XDP.
@@ -63,6 +64,12 @@ pub enum Command {
         after_help = "Examples:\n  lb backend list web\n  lb backend add web 10.0.1.9:80 --weight 50"
     )]
     Backend(BackendCommand),
+    /// Show and change which sources are denied: their packets for a VIP are dropped
+    #[command(subcommand, after_help = "Examples:\n  lb deny add 198.51.100.0/24\n  lb deny list")]
+    Deny(ListCommand),
+    /// Show and change which sources are not limited; the longest prefix of both lists decides
+    #[command(subcommand, after_help = "Examples:\n  lb allow add 203.0.113.7\n  lb allow list")]
+    Allow(ListCommand),
 }
 
 /// Work on configuration files.

@@ -1,6 +1,7 @@
 //! The command `lb`: arguments in, data on stdout, sentences on stderr, an exit code that scripts can trust.
 
 mod args;
+mod lists;
 mod screens;
 mod units;
 
@@ -16,11 +17,12 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 pub use self::args::{Args, BackendArgs, BackendCommand, Command, ConfigCommand, Output, ServiceCommand};
+pub use self::lists::ListCommand;
 
 use crate::client::{Client, ClientError};
 use crate::config::{self, DEFAULT_SOCKET};
 use crate::daemon;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, ListName};
 use crate::view::{AddBackend, Applied, SetBackend};
 
 /// How a command ended.
@@ -77,6 +79,8 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
             screen.show(&services, |services| screens::services(services))
         }
         Command::Backend(command) => backend(&command, &client(socket), screen),
+        Command::Deny(command) => lists::run(ListName::Deny, &command, &client(socket), screen),
+        Command::Allow(command) => lists::run(ListName::Allow, &command, &client(socket), screen),
     }
 }
 
@@ -120,6 +124,7 @@ struct Checked<'c> {
     interfaces: &'c [String],
     services: usize,
     backends: usize,
+    prefixes: usize,
 }
 
 fn check(file: &Path, screen: &mut Screen<'_>) -> Result<(), Failure> {
@@ -130,6 +135,7 @@ fn check(file: &Path, screen: &mut Screen<'_>) -> Result<(), Failure> {
         interfaces: &config.daemon.interfaces,
         services: config.services.len(),
         backends: config.services.iter().map(|service| service.backends.len()).sum(),
+        prefixes: config.lists.len(),
     };
     screen.show(&checked, |_| screens::checked(&file.display().to_string(), &config))
 }

@@ -9,7 +9,8 @@ use super::units::{count, duration, grouped, percent, plural, share};
 use crate::config::Config;
 use crate::model::AdminState;
 use crate::view::{
-    Applied, BackendView, FlowsView, HealthState, InterfaceView, ReasonCount, ServiceView, Status,
+    Applied, BackendView, FlowsView, HealthState, InterfaceView, ListsView, PrefixList, ReasonCount,
+    ServiceView, Status,
 };
 
 /// The daemon at a glance.
@@ -30,8 +31,16 @@ pub(super) fn status(status: &Status) -> String {
         format!("ANSWERS   {}", reasons_line(&status.interfaces, |one| &one.answers)),
     ];
     let warnings = status.warnings.iter().map(|warning| format!("! {warning}"));
-    let lines: Vec<String> = lines.into_iter().chain(warnings).collect();
+    let lists = lists_line(&status.lists).map(|line| format!("LISTS     {line}"));
+    let lines: Vec<String> = lines.into_iter().chain(lists).chain(warnings).collect();
     lines.join("\n") + "\n"
+}
+
+/// Nothing while both lists are empty.
+fn lists_line(ListsView { denied, allowed, capacity }: &ListsView) -> Option<String> {
+    let [denied, allowed, capacity] = [*denied, *allowed, *capacity].map(grouped);
+    let line = format!("{denied} prefixes denied  {allowed} allowed  of {capacity} there is room for");
+    (denied != "0" || allowed != "0").then_some(line)
 }
 
 fn services_line(services: &[ServiceView]) -> String {
@@ -163,6 +172,11 @@ fn weight(backend: &BackendView) -> String {
     if serves { backend.weight.0.to_string() } else { format!("0/{}", backend.weight.0) }
 }
 
+/// The prefixes of a list, a line each.
+pub(super) fn prefixes(list: &PrefixList) -> String {
+    list.prefixes.iter().flat_map(|prefix| [prefix.as_str(), "\n"]).collect()
+}
+
 /// What a change did.
 pub(super) fn applied(applied: &Applied) -> String {
     let Applied { generation, slots_moved, slots_least, slots_total, .. } = applied;
@@ -181,7 +195,11 @@ pub(super) fn applied(applied: &Applied) -> String {
 pub(super) fn checked(file: &str, config: &Config) -> String {
     let backends = config.services.iter().map(|service| service.backends.len()).sum();
     let (services, backends) = (plural(config.services.len(), "service"), plural(backends, "backend"));
-    format!("{file}: ok: {services}, {backends} on {}\n", config.daemon.interfaces.join(", "))
+    let prefixes = match config.lists.len() {
+        0 => String::new(),
+        count => format!(", {count} listed prefixes"),
+    };
+    format!("{file}: ok: {services}, {backends}{prefixes} on {}\n", config.daemon.interfaces.join(", "))
 }
 
 /// Columns without lines, numbers to the right.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::double::Daemon;
+use crate::controller::ListAction;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 use tempfile::TempDir;
@@ -58,7 +59,9 @@ fn check_examples(command: &clap::Command) {
 
 #[test]
 fn nonsense_is_a_mistake_in_usage() {
-    let cases: [(&[&str], ErrorKind); 5] = [
+    let cases: [(&[&str], ErrorKind); 7] = [
+        (&["lb", "deny", "add"], ErrorKind::MissingRequiredArgument),
+        (&["lb", "allow", "remove"], ErrorKind::MissingRequiredArgument),
         (&["lb", "statsu"], ErrorKind::InvalidSubcommand),
         (&["lb", "backend", "add", "web"], ErrorKind::MissingRequiredArgument),
         (&["lb", "backend", "add", "web", "10.0.1.1:80", "--weight", "65536"], ErrorKind::ValueValidation),
@@ -81,7 +84,7 @@ fn a_good_configuration_is_summed_up() {
         serde_json::from_str(&lb(&["config", "check", &path, "-o", "json"]).out).unwrap();
     assert_eq!(
         json,
-        serde_json::json!({ "file": path, "interfaces": ["eth0"], "services": 1, "backends": 2 })
+        serde_json::json!({ "file": path, "interfaces": ["eth0"], "services": 1, "backends": 2, "prefixes": 0 })
     );
 }
 
@@ -164,6 +167,40 @@ fn a_daemons_answers_become_data_and_exit_codes() {
 
     let refused = ask(&["backend", "drain", "web", "10.0.1.1:80"]);
     assert_eq!((refused.exit, refused.err.as_str()), (Exit::Refused, "lb: 10.0.1.1:80 drains already\n"));
+}
+
+#[test]
+fn deny_and_allow_prefixes_travel_to_the_daemon() {
+    let runtime = Runtime::new().unwrap();
+    let daemon = runtime.block_on(async { Daemon::start() });
+    let socket = daemon.socket().to_str().unwrap().to_owned();
+    let ask = |words: &[&str]| lb(&[words, &["--socket", &socket]].concat());
+    let list = ask(&["deny", "list"]);
+    assert_eq!((list.exit, list.out.as_str(), list.err.as_str()), (Exit::Ok, "198.51.100.0/24\n", ""));
+    assert_eq!(ask(&["allow", "list"]).out, "");
+    let json: serde_json::Value = serde_json::from_str(&ask(&["deny", "list", "-o", "json"]).out).unwrap();
+    assert_eq!(json, serde_json::json!({ "prefixes": ["198.51.100.0/24"] }));
+    let added = ask(&["deny", "add", "10.0.0.7", "2001:db8::/32"]);
+    assert_eq!((added.exit, added.out.as_str()), (Exit::Ok, "listed (generation 3)\n"));
+    assert_eq!(ask(&["allow", "remove", "::ffff:10.0.0.0/104"]).exit, Exit::Ok);
+    let changes = std::mem::take(&mut *daemon.double.list_changes.lock().unwrap());
+    let told: Vec<_> = changes
+        .iter()
+        .map(|change| (change.list, change.action, change.prefixes.iter().map(ToString::to_string).collect()))
+        .collect();
+    let expected: [(_, _, Vec<String>); 2] = [
+        (ListName::Deny, ListAction::Add, vec!["10.0.0.7/32".to_owned(), "2001:db8::/32".to_owned()]),
+        (ListName::Allow, ListAction::Remove, vec!["10.0.0.0/8".to_owned()]),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_wrong_deny_prefix_is_refused_without_a_daemon() {
+    let ran = lb(&["--socket", "/nonexistent/lb.sock", "deny", "add", "10.0.0.0/8", "198.51.100.7/24"]);
+    let expected = "lb: deny prefix \"198.51.100.7/24\": bits behind the prefix are set: write 198.51.100.0/24; \
+        expected ADDRESS or ADDRESS/BITS such as 198.51.100.0/24 or 2001:db8::/32\n";
+    assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Refused, "", expected));
 }
 
 /// A stdout whose writes all fail.

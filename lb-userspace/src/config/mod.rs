@@ -3,6 +3,7 @@
 mod conflicts;
 mod document;
 mod hash_key;
+mod lists;
 mod options;
 mod rules;
 mod service;
@@ -25,7 +26,7 @@ pub use self::rules::{
 pub use self::units::{DurationError, RateError, parse_duration, parse_rate, show_duration};
 
 use self::document::{Log, Node, Section};
-use crate::model::Service;
+use crate::model::{ListName, Lists, Service};
 
 /// The keys of `[daemon]`.
 const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "hash_key", "flows"];
@@ -45,6 +46,10 @@ pub struct Config {
     pub daemon: DaemonSettings,
     /// The services, in the order of the file; names are unique, and so are VIP, port and protocol together.
     pub services: Vec<Service>,
+    /// Which sources are denied, and which are not limited.
+    pub lists: Lists,
+    /// Files that add to a list: [`load`] has read them, [`parse`] has not.
+    pub list_files: Vec<(ListName, PathBuf)>,
 }
 
 /// The `[daemon]` section.
@@ -107,14 +112,19 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for ConfigError {}
 
-/// Reads and checks the configuration in `path`.
+/// Reads and checks the configuration in `path`, and the files that it names, whose paths begin at its folder.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let mistake =
             Mistake { line: None, field: String::new(), message: format!("cannot be read: {error}") };
         ConfigError { file: path.to_owned(), mistakes: vec![mistake] }
     })?;
-    parse(&text, path)
+    let mut config = parse(&text, path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for (list, file) in &config.list_files {
+        lists::add_file(&mut config.lists, *list, &folder.join(file))?;
+    }
+    Ok(config)
 }
 
 /// Checks the configuration `text`; messages call it `file`.
@@ -135,11 +145,13 @@ fn read(log: &Log<'_>, text: &str) -> Option<Config> {
             log.note(offset, "", error.message().replace('\n', "; "));
         })
         .ok()?;
-    let root = Section::root(log, document.get_ref(), &["daemon", "service"]);
+    let root = Section::root(log, document.get_ref(), &["daemon", "lists", "service"]);
     let daemon =
         root.required("daemon", "[daemon] with interfaces = [\"eth0\"]").and_then(|node| read_daemon(&node));
     let services = root.optional("service").map(|node| service::read_all(&node)).unwrap_or_default();
-    Some(Config { daemon: daemon?, services })
+    let lists = root.optional("lists").map_or_else(Default::default, |node| lists::read_lists(&node));
+    let (lists, list_files) = lists.unwrap_or_default();
+    Some(Config { daemon: daemon?, services, lists, list_files })
 }
 
 fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use super::lists::LISTS_KEYS;
 use super::service::{BACKEND_KEYS, HEALTH_KEYS, LIMIT_KEYS, SERVICE_KEYS};
 use super::{DAEMON_KEYS, parse};
 
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
 /// The sections of the page that describe keys, and the parser's keys.
-const SECTIONS: [(&str, &[&str]); 5] = [
+const SECTIONS: [(&str, &[&str]); 6] = [
     ("[daemon]", DAEMON_KEYS),
+    ("[lists]", LISTS_KEYS),
     ("[[service]]", SERVICE_KEYS),
     ("limit", LIMIT_KEYS),
     ("health", HEALTH_KEYS),
@@ -35,6 +37,9 @@ fn examples(text: &str) -> impl Iterator<Item = &str> {
 fn file(section: &str, example: &str) -> String {
     if section == "[daemon]" {
         return format!("[daemon]\n{example}");
+    }
+    if section == "[lists]" {
+        return format!("[daemon]\ninterfaces = [\"eth0\"]\n[lists]\n{example}");
     }
     let says = |key: &str| example.lines().any(|line| line.starts_with(&format!("{key} = ")));
     let missing = REQUIRED.iter().filter(|(key, _)| !says(key));

@@ -5,6 +5,8 @@ use crate::model::{
 use proptest::strategy::Strategy as _;
 use std::time::Duration;
 
+mod lists;
+
 const DAEMON: &str = "[daemon]\ninterfaces = [\"eth0\"]\n";
 
 /// A service on lines 3 to 7, with `more` from line 8 on.
@@ -168,7 +170,7 @@ const OUTSIDE_SERVICES: &[(&str, &str)] = &[
     ),
     (
         "[daemon]\ninterfaces = [\"eth0\"]\n[[services]]\n",
-        "lb.toml:3: services: unknown key; expected one of daemon, service",
+        "lb.toml:3: services: unknown key; expected one of daemon, lists, service",
     ),
     (
         "[daemon]\ninterfaces = [\"eth0\"]\n[service]\nname = \"web\"\n",
@@ -409,7 +411,7 @@ fn all_mistakes_of_a_file_are_told_in_the_order_of_their_lines() {
 lb.toml:8: service web: backends[0].address: \"10.0.1.1\": there is no port; expected ADDRESS:PORT such as \
 10.0.1.30:8080 or [2001:db8::1]:8080
 lb.toml:9: service web: table_size: 4 is not a prime; the next one is 5
-lb.toml:10: servce: unknown key; expected one of daemon, service";
+lb.toml:10: servce: unknown key; expected one of daemon, lists, service";
     assert_eq!(mistakes(&text), expected);
 }
 
@@ -717,6 +719,10 @@ fn piece() -> impl proptest::strategy::Strategy<Value = String> {
     const PIECES: &[&str] = &[
         DAEMON,
         "[[service]]\n",
+        "[lists]\n",
+        "deny = [",
+        "allow = [",
+        "\"10.0.0.0/8\"",
         "[daemon]\n",
         "name = ",
         "vip = ",

@@ -1,10 +1,13 @@
 //! The controller without its tasks: everything it knows, and what follows from each thing it learns.
 
+mod lists;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use lb_common::layout::InterfaceEntry;
+use lb_common::lists::Side;
 use lb_common::maglev::Disruption;
 use lb_common::verdict::{AnswerReason, DropReason, PassReason};
 use lb_common::wire::Mac;
@@ -15,9 +18,11 @@ use super::{Change, ChangeError};
 use crate::config::{check_backend, check_together};
 use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
-use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Service};
+use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Lists, Service};
 use crate::neighbors::{NextHop, Unreachable};
-use crate::placement::{Placed, Placement, PlacementError, Services, Standing, deliverable, render, slots};
+use crate::placement::{
+    Placed, Placement, PlacementError, Services, Standing, ask_lists, deliverable, render, slots,
+};
 use crate::view::{
     Applied, BackendView, FlowsView, HealthState, InterfaceView, OptionsView, ReasonCount, ServiceView,
     SlotsView, Status,
@@ -32,6 +37,16 @@ pub enum ReconcileError {
     /// There is no room.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// There is no room for so many prefixes.
+    #[error(
+        "there is room for {capacity} prefixes on the deny and the allow list together, and not for {wanted}"
+    )]
+    ListsFull {
+        /// Prefixes on both lists.
+        wanted: usize,
+        /// Prefixes there is room for.
+        capacity: u32,
+    },
     /// A table could not be read or written.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -49,6 +64,9 @@ struct Record {
 pub(super) struct Core<D> {
     datapath: D,
     services: Services,
+    lists: Lists,
+    /// The table of lists that packets ask.
+    side: Option<Side>,
     health: BTreeMap<CheckTarget, Record>,
     next_hops: NextHops,
     placement: Placement,
@@ -69,6 +87,8 @@ impl<D: Datapath> Core<D> {
         Self {
             datapath,
             services: Services::new(),
+            lists: Lists::default(),
+            side: None,
             health: BTreeMap::new(),
             next_hops: NextHops::new(),
             placement,
@@ -80,6 +100,13 @@ impl<D: Datapath> Core<D> {
             behind: false,
             started: Instant::now(),
         }
+    }
+
+    /// Begins with these lists and services, which together are the first generation.
+    pub(super) fn start_with(&mut self, lists: Lists, services: Services) -> Result<(), ReconcileError> {
+        self.set_lists(lists)?;
+        self.generation = 0;
+        self.set_services(services).map(drop)
     }
 
     /// Makes `services` the ones that are wanted, whole or not at all.
@@ -174,6 +201,7 @@ impl<D: Datapath> Core<D> {
         let mut image =
             render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
         image.interfaces.clone_from(&self.interfaces);
+        ask_lists(&mut image, self.side);
         let ledger = self.ledger.next(&placement, &self.datapath)?;
         if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
             // Slots may have moved for a moment and flows been remembered that nobody will ask for.
@@ -325,6 +353,7 @@ impl<D: Datapath> Core<D> {
             interfaces: interfaces.collect::<Result<_, _>>()?,
             services: services?,
             flows: self.flows_view()?,
+            lists: self.lists_view(),
             warnings: self.warnings(),
         })
     }

@@ -6,6 +6,7 @@
 mod core;
 mod janitor;
 mod ledger;
+mod lists;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,12 +18,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::datapath::{Attachment, Datapath};
 use crate::health::{CheckReport, Checker};
-use crate::model::{Backend, Endpoint, Weight};
+use crate::model::{Backend, Endpoint, ListName, Lists, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::placement::Services;
-use crate::view::{Applied, BackendView, Status};
+use crate::view::{Applied, BackendView, PrefixList, Status};
 use core::Core;
 pub use core::ReconcileError;
+pub use lists::{ListAction, ListChange};
 
 /// How often next hops are looked up without news from the kernel, so that neighbours nobody asks for stay known.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
@@ -111,6 +113,8 @@ impl From<ControllerGone> for ChangeError {
 enum Request {
     Status(oneshot::Sender<Status>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
+    List(ListName, oneshot::Sender<PrefixList>),
+    ChangeList(ListChange, oneshot::Sender<Result<Applied, ChangeError>>),
     Change(Change, oneshot::Sender<Result<Applied, ChangeError>>),
 }
 
@@ -134,6 +138,16 @@ impl Handle {
     /// Applies a change whole, or refuses it whole.
     pub async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
         self.ask(|answer| Request::Change(change, answer)).await?
+    }
+
+    /// The prefixes on a list.
+    pub async fn list(&self, list: ListName) -> Result<PrefixList, ControllerGone> {
+        self.ask(|answer| Request::List(list, answer)).await
+    }
+
+    /// Applies a change of a list whole, or refuses it whole.
+    pub async fn change_list(&self, change: ListChange) -> Result<Applied, ChangeError> {
+        self.ask(|answer| Request::ChangeList(change, answer)).await?
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ControllerGone> {
@@ -186,12 +200,16 @@ pub struct Controller<D> {
 }
 
 impl<D: Datapath + 'static> Controller<D> {
-    /// Fills the tables of `datapath` with `services`, and waits a moment for neighbours to answer.
-    pub async fn start(datapath: D, services: Services) -> Result<(Self, Handle), ControllerError> {
+    /// Fills the tables of `datapath` with `lists` and `services`, and waits a moment for neighbours to answer.
+    pub async fn start(
+        datapath: D,
+        services: Services,
+        lists: Lists,
+    ) -> Result<(Self, Handle), ControllerError> {
         let (requests_sender, requests) = mpsc::channel(64);
         let (reports_sender, reports) = mpsc::channel(1024);
         let mut core = Core::new(datapath);
-        core.set_services(services)?;
+        core.start_with(lists, services)?;
         let neighbors = Neighbors::connect().await?;
         let announced = watch::Sender::new(core.announced_vips());
         let mut controller =
@@ -292,6 +310,10 @@ impl<D: Datapath + 'static> Controller<D> {
                 Err(error) => tracing::error!("cannot read the counters: {error}"),
             },
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
+            Request::List(list, answer) => drop(answer.send(self.core.list(list))),
+            Request::ChangeList(change, answer) => {
+                drop(answer.send(block_in_place(|| self.core.change_list(&change))));
+            }
             Request::Change(change, answer) => {
                 if let Change::AddBackend { backend, .. } = &change {
                     tell_passing(self.look_up_until(NEW_ANSWER, Some(backend.endpoint.address)).await)?;

@@ -48,8 +48,8 @@ const DELETE_BATCH: i64 = 27;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Batch {
-    in_batch: u64,
-    out_batch: u64,
+    from: u64,
+    onward: u64,
     keys: u64,
     values: u64,
     count: u32,

@@ -79,6 +79,12 @@ impl MemoryDatapath {
         rows.position(|interface| *interface == ingress && ingress != 0).map_or(0, |at| at + 1)
     }
 
+    /// The flags of every service.
+    #[cfg(test)]
+    pub(crate) fn service_flags(&self) -> impl Iterator<Item = u32> {
+        self.services.iter().filter(|entry| **entry != ServiceEntry::zeroed()).map(|entry| entry.flags)
+    }
+
     /// Every word of the tables, for comparison.
     pub fn words(&self) -> Vec<u64> {
         let tables: [&[u64]; 6] = [

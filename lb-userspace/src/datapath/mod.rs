@@ -43,6 +43,9 @@ macro_rules! include_bytes_aligned {
 }
 use include_bytes_aligned;
 
+/// Prefixes that a daemon's deny and allow list together have room for.
+pub const MAX_PREFIXES: u32 = 250_000;
+
 /// A table that the daemon fills: an array of entries made of 64-bit words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
@@ -105,7 +108,7 @@ impl Default for Capacity {
             slots: 1 << 22,
             backends: 1 << 12,
             bucket_sets: 1 << 18,
-            lists: 1 << 18,
+            lists: MAX_PREFIXES + 1,
             flow_sets: 1 << 17,
             fragment_sets: 1 << 10,
         }
@@ -123,6 +126,11 @@ impl Capacity {
             Table::Features => 1,
             Table::Interfaces => MAX_INTERFACES as u32,
         }
+    }
+
+    /// Prefixes that both lists together have room for: one entry may say that those of IPv6 say nothing about IPv4.
+    pub const fn prefixes(&self) -> u32 {
+        self.lists.saturating_sub(1)
     }
 
     /// Flows that can be remembered.
@@ -230,6 +238,6 @@ pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfa
     }
     let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
     // What the kernel says of its coarse clock is the length of its tick, and below a second.
-    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec as u32;
+    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.cast_unsigned() as u32;
     Settings { hash_key, bucket_sets, flow_sets, fragment_sets, tick_ns, interfaces: rows }
 }

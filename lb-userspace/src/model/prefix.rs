@@ -26,6 +26,12 @@ impl Prefix {
     /// All of IPv4.
     pub const IPV4: Self = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
 
+    /// The addresses that have the first `length` bits of one.
+    #[cfg(test)]
+    pub(crate) fn around(address: IpAddr, length: u8) -> Self {
+        unmapped(Self { address: first(address, length), length })
+    }
+
     /// The first of the addresses, whose bits behind the prefix are zero. Never an IPv4-mapped IPv6 address.
     pub fn address(self) -> IpAddr {
         self.address

@@ -1,10 +1,9 @@
 //! From the lists to the entries of a table, and to what makes packets ask it.
 
-use std::net::IpAddr;
-
 use lb_common::layout::{Features, LISTED, REPLIES};
 use lb_common::lists::{ListKey, Listed, Side};
 
+use super::vip_key;
 use crate::datapath::{Image, ListEntry};
 use crate::model::{ListName, Lists, Prefix};
 
@@ -24,12 +23,8 @@ pub fn list_entries(lists: &Lists) -> Vec<ListEntry> {
 }
 
 fn key(prefix: Prefix) -> ListKey {
-    let length = u32::from(prefix.length());
-    let (length, address) = match prefix.address() {
-        IpAddr::V4(address) => (ListKey::MAPPED + length, address.to_ipv6_mapped()),
-        IpAddr::V6(address) => (length, address),
-    };
-    ListKey { length, address: bytemuck::cast(address.octets()) }
+    let before = if prefix.address().is_ipv4() { ListKey::MAPPED } else { 0 };
+    ListKey { length: before + u32::from(prefix.length()), ..ListKey::of(vip_key(prefix.address())) }
 }
 
 /// Makes packets ask the lists of this side; of none, as if there were no lists.

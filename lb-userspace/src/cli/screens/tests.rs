@@ -65,6 +65,7 @@ fn status_shows_what_is_well_and_what_is_not() {
         ],
         services: vec![service("web", 3, 3_810_000), service("api", 2, 0)],
         flows: FlowsView { remembered: 1_204, capacity: 1_048_576, ..FlowsView::default() },
+        lists: ListsView { denied: 1_204, allowed: 3, capacity: 250_000 },
         warnings: vec!["service api: 1 of 3 backends down".to_owned()],
     };
     let expected = "\
@@ -76,6 +77,7 @@ PACKETS   3.81M for services  38.1k limited  381k new flows
 PASSES    none
 DROPS     limited 1k  truncated 3
 ANSWERS   echo 3k
+LISTS     1 204 prefixes denied  3 allowed  of 250 000 there is room for
 ! service api: 1 of 3 backends down
 ";
     assert_eq!(status(&view), expected);

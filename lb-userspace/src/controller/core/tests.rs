@@ -11,6 +11,7 @@ use crate::health::CheckOutcome;
 use crate::model::{ForwardMode, Protocol, ServiceOptions, Weight};
 
 mod histories;
+mod lists;
 mod racing;
 mod simulation;
 mod world;

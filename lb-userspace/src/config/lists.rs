@@ -1,0 +1,81 @@
+//! The `[lists]` section, and the files that it names.
+
+use std::path::{Path, PathBuf};
+
+use super::document::Node;
+use super::{ConfigError, Mistake};
+use crate::datapath::MAX_PREFIXES;
+use crate::model::{ListName, Lists, OnBothLists, Prefix};
+
+/// The keys of `[lists]`.
+pub(super) const LISTS_KEYS: &[&str] = &["deny", "deny_file", "allow", "allow_file"];
+
+const LISTS: [(ListName, &str, &str); 2] =
+    [(ListName::Deny, "deny", "deny_file"), (ListName::Allow, "allow", "allow_file")];
+
+/// Mistakes of one file that are told. A file of another kind has one in each line.
+const TOLD: usize = 20;
+
+/// The lists of the section, and the files whose prefixes are to be added to them.
+pub(super) fn read_lists(node: &Node<'_>) -> Option<(Lists, Vec<(ListName, PathBuf)>)> {
+    let section = node.section(LISTS_KEYS)?;
+    let (mut lists, mut files) = (Lists::default(), Vec::new());
+    for (list, prefixes, file) in LISTS {
+        let items = section.optional(prefixes).and_then(|node| node.items("[\"198.51.100.0/24\"]"));
+        for item in items.unwrap_or_default() {
+            let Some(prefix) = item.parsed() else { continue };
+            if let Err(error) = lists.add(list, prefix) {
+                item.note(error.to_string());
+            }
+        }
+        let file = section.optional(file).and_then(|node| node.text());
+        files.extend(file.map(|path| (list, path.into())));
+    }
+    if let Err(error) = check_lists(&lists) {
+        node.note(error);
+    }
+    Some((lists, files))
+}
+
+/// Refuses more prefixes than there is room for.
+fn check_lists(lists: &Lists) -> Result<(), String> {
+    let count = lists.len();
+    if count <= MAX_PREFIXES as usize {
+        return Ok(());
+    }
+    Err(format!("{count} prefixes are listed, but there is room for {MAX_PREFIXES} on both lists together"))
+}
+
+/// Adds to a list what a file says: a prefix a line, `#` and what follows are a comment.
+pub(super) fn add_file(lists: &mut Lists, list: ListName, file: &Path) -> Result<(), ConfigError> {
+    let fail = |mistakes| Err(ConfigError { file: file.to_owned(), mistakes });
+    let whole = |message| vec![Mistake { line: None, field: String::new(), message }];
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => return fail(whole(format!("cannot be read: {error}"))),
+    };
+    let mut mistakes: Vec<Mistake> = (1..)
+        .zip(text.lines())
+        .filter_map(|(line, text)| {
+            let message = add_line(lists, list, text).err()?;
+            Some(Mistake { line: Some(line), field: String::new(), message })
+        })
+        .collect();
+    if let Some(more) = mistakes.len().checked_sub(TOLD).filter(|more| *more > 0) {
+        mistakes.truncate(TOLD);
+        mistakes.extend(whole(format!("and {more} more mistakes; is it a list of prefixes?")));
+    }
+    if !mistakes.is_empty() {
+        return fail(mistakes);
+    }
+    check_lists(lists).or_else(|error| fail(whole(error)))
+}
+
+fn add_line(lists: &mut Lists, list: ListName, line: &str) -> Result<(), String> {
+    let text = line.split('#').next().unwrap_or_default().trim();
+    if text.is_empty() {
+        return Ok(());
+    }
+    let prefix: Prefix = text.parse().map_err(|error: crate::model::PrefixError| error.to_string())?;
+    lists.add(list, prefix).map(drop).map_err(|error: OnBothLists| error.to_string())
+}
