@@ -11,6 +11,7 @@ mod failures;
 mod flows;
 mod lifecycle;
 mod limits;
+mod lists;
 mod plumbing;
 mod refusals;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         flows::cases(),
         changes::cases(),
         limits::cases(),
+        lists::cases(),
         lifecycle::cases(),
         refusals::cases(),
         demo::cases(),

@@ -41,6 +41,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Whether there is a metrics page at [`METRICS`].
     pub metrics: bool,
+    /// Lines of the section `[lists]`, as they stand in the file.
+    pub lists: String,
     /// The services.
     pub services: Vec<Service>,
 }
@@ -175,7 +177,15 @@ fn endpoint(at: SocketAddr) -> String {
 impl Config {
     /// Attached towards both clients, with a metrics page.
     pub fn new(services: Vec<Service>) -> Self {
-        Self { interfaces: CLIENTS.map(|node| node.to_string()).to_vec(), metrics: true, services }
+        let interfaces = CLIENTS.map(|node| node.to_string()).to_vec();
+        Self { interfaces, metrics: true, lists: String::new(), services }
+    }
+
+    /// With deny and allow lists.
+    #[must_use]
+    pub fn listing(mut self, lists: &str) -> Self {
+        lists.clone_into(&mut self.lists);
+        self
     }
 
     /// The text of the file.
@@ -186,6 +196,9 @@ impl Config {
             let _ = writeln!(text, "metrics = \"{}\"", SocketAddr::from(METRICS));
         }
         let _ = writeln!(text, "socket = \"{}\"", socket.display());
+        if !self.lists.is_empty() {
+            let _ = writeln!(text, "\n[lists]\n{}", self.lists);
+        }
         text.extend(self.services.iter().map(Service::render));
         text
     }

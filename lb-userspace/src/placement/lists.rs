@@ -4,7 +4,7 @@ use lb_common::layout::{Features, LISTED, REPLIES};
 use lb_common::lists::{ListKey, Listed, Side};
 
 use super::vip_key;
-use crate::datapath::{Image, ListEntry};
+use crate::datapath::{Datapath, Image, ListEntry, TableError, apply};
 use crate::model::{ListName, Lists, Prefix};
 
 /// The entries for both lists, among which the longest prefix decides.
@@ -36,6 +36,58 @@ pub fn ask_lists(image: &mut Image, side: Option<Side>) {
     let Features(others) = image.features.remove(&0).unwrap_or_default();
     let features = others & !Side::B.features() | side.map_or(0, Side::features);
     image.features.extend((features != 0).then_some((0, Features(features))));
+}
+
+/// What [`replace_lists`] leaves behind.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    /// What the tables hold now.
+    pub image: Image,
+    /// The table that packets ask now, if there is anything on the lists.
+    pub side: Option<Side>,
+}
+
+/// Makes `lists` the ones in force, whole or not at all. `image` is what the tables hold, and `before` the table that packets
+/// have asked so far.
+///
+/// The other table is filled, packets are made to ask it, and only when none can still be asking the one before, that is
+/// emptied.
+pub fn replace_lists<D: Datapath + ?Sized>(
+    datapath: &mut D,
+    image: &Image,
+    before: Option<Side>,
+    lists: &Lists,
+) -> Result<Replaced, TableError> {
+    let side = (!lists.is_empty()).then(|| before.map_or(Side::A, Side::other));
+    let replaced = ask(datapath, image, side, lists).inspect_err(|_| empty(datapath, side))?;
+    if before.is_some() {
+        datapath.settle();
+    }
+    empty(datapath, before);
+    Ok(replaced)
+}
+
+/// Fills the table of a side and makes packets ask it.
+fn ask<D: Datapath + ?Sized>(
+    datapath: &mut D,
+    before: &Image,
+    side: Option<Side>,
+    lists: &Lists,
+) -> Result<Replaced, TableError> {
+    if let Some(side) = side {
+        datapath.fill_list(side, &list_entries(lists))?;
+    }
+    let mut image = before.clone();
+    ask_lists(&mut image, side);
+    apply(datapath, before, &image)?;
+    Ok(Replaced { image, side })
+}
+
+/// Empties a table that no packet asks. If that fails it takes up memory until it is filled again, nothing worse.
+fn empty<D: Datapath + ?Sized>(datapath: &mut D, side: Option<Side>) {
+    if let Some(Err(error)) = side.map(|side| datapath.fill_list(side, &[])) {
+        tracing::warn!("a list that is not in force stays in memory: {error}");
+    }
 }
 
 #[cfg(test)]

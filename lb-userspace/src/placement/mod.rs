@@ -26,7 +26,7 @@ use ranges::{Range, Ranges};
 pub(crate) use slots::Ids;
 use slots::Slots;
 
-pub use lists::{ask_lists, list_entries};
+pub use lists::{Replaced, ask_lists, list_entries, replace_lists};
 pub use render::{deliverable, render, slots};
 
 /// Services by name.

@@ -5,24 +5,28 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 use lb_common::bench::{HEAD_WORDS, LOOKS, RUNS, Script};
+use lb_common::layout;
+use lb_common::lists::Side;
 use lb_common::slot::{BackendId, Slot};
 use lb_common::wire::{
     Be16, Be32, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader, IPV4_LENGTH, IPV6_LENGTH,
     Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Mac, Ports, TCP_ACK, TCP_LENGTH, TCP_SYN, TcpStart,
     protocol,
 };
-use lb_userspace::datapath::{Image, KernelDatapath};
+use lb_userspace::datapath::{Image, KernelDatapath, ListEntry};
 use lb_userspace::model::{
-    AdminState, Backend, ForwardMode, Limit, Protocol, Service, ServiceOptions, Weight,
+    AdminState, Backend, ForwardMode, Limit, ListName, Lists, Protocol, Service, ServiceOptions, Weight,
 };
 use lb_userspace::neighbors::NextHop;
-use lb_userspace::placement::{Services, render};
+use lb_userspace::placement::{Services, ask_lists, list_entries, render};
 
 use super::place;
 
 /// `XDP_PASS` and `XDP_TX` of `include/uapi/linux/bpf.h`.
 pub(super) const PASS: u32 = 2;
 pub(super) const TRANSMIT: u32 = 3;
+/// `XDP_DROP` of the same file.
+const DROP: u32 = 1;
 
 /// Length of every frame: the headers of both families fit, and little else, for small packets are the hard ones.
 const LENGTH: usize = HEAD_WORDS * 8 + 4;
@@ -53,6 +57,7 @@ const LIMITED_EXACTLY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 13));
 const MOVING: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 14));
 const GUE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 15));
 const NAT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 16));
+const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 17));
 const IPIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11));
 
 const HOT: u64 = 1;
@@ -85,6 +90,8 @@ pub(super) fn all() -> Vec<Case> {
         tunnelled("limiter_hot", LIMITED, HOT, TCP_ACK),
         tunnelled("limiter_exact_hot", LIMITED_EXACTLY, HOT, TCP_ACK),
         tunnelled("limiter_spoofed_flood", LIMITED, FLOOD, TCP_ACK),
+        case("denied_hot", Some("pass_floor"), LISTED, HOT, TCP_ACK, DROP, false),
+        case("denied_flood", Some("pass_floor"), LISTED, FLOOD, TCP_ACK, DROP, false),
         case("v6_established_hot", Some("encap40_floor"), IPIP6, HOT, TCP_ACK, TRANSMIT, true),
         case("gue_established_hot", Some("encap28_floor"), GUE, HOT, TCP_ACK, TRANSMIT, true),
         case("nat_established_hot", Some("nat_floor"), NAT, HOT, TCP_ACK, TRANSMIT, false),
@@ -179,6 +186,7 @@ fn services() -> Result<Services> {
         service(MOVING, ForwardMode::Ipip, None)?,
         service(GUE, ForwardMode::Gue, None)?,
         service(NAT, ForwardMode::Nat, None)?,
+        service(LISTED, ForwardMode::Ipip, None)?,
         service(LIMITED, ForwardMode::Ipip, limit(10_000_000))?,
         service(LIMITED_EXACTLY, ForwardMode::Ipip, limit(100))?,
     ];
@@ -224,7 +232,32 @@ pub(super) fn image(datapath: &KernelDatapath) -> Result<Image> {
     let moving = placement.service(&name(MOVING)).context("the moving service has no place")?;
     let slots = image.slots.get_mut(&moving.first_slot()).context("the moving service has no slots")?;
     *slots = slots.iter().map(|slot| move_slot(*slot)).collect::<Option<_>>().context("too many backends")?;
+    // One service alone asks the lists, as if there were none for the others.
+    ask_lists(&mut image, Some(SIDE));
+    let listed = placement.service(&name(LISTED)).context("the listed service has no place")?.row();
+    for entry in image.services.values_mut().filter(|entry| entry.id != listed) {
+        entry.flags &= !layout::LISTED;
+    }
     Ok(image)
+}
+
+/// The table of lists that is asked.
+pub(super) const SIDE: Side = Side::A;
+
+/// Prefixes on the deny list.
+const DENIED: u32 = 10_000;
+
+/// All sources of a flood are denied, and among them networks of all lengths once more.
+pub(super) fn lists() -> Result<Vec<ListEntry>> {
+    let mut lists = Lists::default();
+    lists.add(ListName::Deny, "8.0.0.0/5".parse()?)?;
+    for number in 0..DENIED {
+        let bits = 8 << 24 | number.wrapping_mul(0x9e37_79b1) >> 5;
+        let length = 16 + number % 17;
+        let network = Ipv4Addr::from_bits(bits & u32::MAX << (32 - length));
+        lists.add(ListName::Deny, format!("{network}/{length}").parse()?)?;
+    }
+    Ok(list_entries(&lists))
 }
 
 /// As if the slot had been its owner's neighbour's until now.

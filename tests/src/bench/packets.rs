@@ -88,6 +88,7 @@ struct Lane<'c> {
 pub(super) fn measure(datapath: &mut KernelDatapath, cases: &[Case]) -> Result<Vec<Figure>> {
     let mut bench = Bench::load()?;
     let image = cases::image(datapath)?;
+    datapath.fill_list(cases::SIDE, &cases::lists()?)?;
     apply(datapath, &Image::default(), &image)?;
     let balancer = datapath.program()?.fd()?;
     let mut lanes = Vec::new();
@@ -108,6 +109,7 @@ pub(super) fn measure(datapath: &mut KernelDatapath, cases: &[Case]) -> Result<V
         measure_round(&mut bench, &mut lanes, round > 0)?;
     }
     apply(datapath, &image, &Image::default())?;
+    datapath.fill_list(cases::SIDE, &[])?;
     println!("\n{:24} {:>7} {:>7}  {:15} {:>6} {:>6}", "CASE", "MIN", "MEDIAN", "FLOOR", "ABOVE", "RATIO");
     Ok(lanes.iter().map(|lane| figure(lane, &lanes)).inspect(show).collect())
 }

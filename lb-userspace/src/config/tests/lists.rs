@@ -98,7 +98,8 @@ fn mistakes_in_deny_files_are_told_with_their_lines() {
 #[test]
 fn long_deny_lists_have_room_and_longer_ones_are_refused() {
     let addresses = |count: u32| -> String {
-        (0..count).map(|n| format!("{}\n", std::net::Ipv4Addr::from_bits(0x0a00_0000 + n))).collect()
+        let line = |n| format!("{}\n", std::net::Ipv4Addr::from_bits(0x0a00_0000 + n));
+        (0..count).map(line).collect::<Vec<_>>().concat()
     };
     let load = |count| load_with("deny_file = \"deny.txt\"", &[("deny.txt", &addresses(count))]);
     assert_eq!(load(100_000).unwrap().lists.len(), 100_000);

@@ -1,12 +1,10 @@
-//! The lists in force: a table is filled, packets are made to ask it, and only then is the one before emptied.
-
-use lb_common::lists::Side;
+//! The lists in force, and what is told of them.
 
 use super::super::lists::ListChange;
 use super::{ChangeError, Core, ReconcileError};
-use crate::datapath::{Datapath, TableError, apply};
+use crate::datapath::Datapath;
 use crate::model::{ListName, Lists};
-use crate::placement::{ask_lists, list_entries};
+use crate::placement::{Replaced, replace_lists};
 use crate::view::{Applied, ListsView, PrefixList};
 
 impl<D: Datapath> Core<D> {
@@ -19,38 +17,10 @@ impl<D: Datapath> Core<D> {
         if lists == self.lists {
             return Ok(());
         }
-        let before = self.side;
-        let after = (!lists.is_empty()).then(|| before.map_or(Side::A, Side::other));
-        if let Err(error) = self.ask(after, &lists) {
-            self.empty(after);
-            return Err(error.into());
-        }
-        (self.lists, self.side) = (lists, after);
+        let Replaced { image, side } = replace_lists(&mut self.datapath, &self.image, self.side, &lists)?;
+        (self.image, self.side, self.lists) = (image, side, lists);
         self.generation += 1;
-        if before.is_some() {
-            self.datapath.settle();
-        }
-        self.empty(before);
         Ok(())
-    }
-
-    /// Fills the table of a side and makes packets ask it.
-    fn ask(&mut self, side: Option<Side>, lists: &Lists) -> Result<(), TableError> {
-        if let Some(side) = side {
-            self.datapath.fill_list(side, &list_entries(lists))?;
-        }
-        let mut image = self.image.clone();
-        ask_lists(&mut image, side);
-        apply(&mut self.datapath, &self.image, &image)?;
-        self.image = image;
-        Ok(())
-    }
-
-    /// Empties a table that no packet asks. If that fails it takes up memory until it is filled again, nothing worse.
-    fn empty(&mut self, side: Option<Side>) {
-        if let Some(Err(error)) = side.map(|side| self.datapath.fill_list(side, &[])) {
-            tracing::warn!("a list that is not in force stays in memory: {error}");
-        }
     }
 
     /// Applies an operator's change, whole or not at all.
