@@ -113,6 +113,8 @@ fn a_failed_deny_change_leaves_the_lists_in_force_untouched() {
 struct Watched {
     inner: MemoryDatapath,
     looks: usize,
+    /// The table that packets under way may still be asking.
+    left: Option<Side>,
 }
 
 impl Watched {
@@ -134,14 +136,23 @@ impl Double for Watched {
     }
 
     fn on_store(&mut self, store: crate::datapath::Store) -> Result<(), TableError> {
+        let before = self.inner.features().lists();
         let result = self.inner.store(store);
+        if self.inner.features().lists() != before {
+            self.left = before;
+        }
         if self.looks > 0 {
             self.look();
         }
         result
     }
 
+    fn on_settle(&mut self) {
+        self.left = None;
+    }
+
     fn on_fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {
+        assert_ne!(self.left, Some(side), "packets may still be asking this table");
         // Half of it first: what fills a table is no single store.
         self.inner.fill_list(side, &entries[..entries.len() / 2])?;
         if self.looks > 0 {
@@ -153,7 +164,7 @@ impl Double for Watched {
 
 #[test]
 fn a_replaced_deny_list_is_never_empty() {
-    let mut core = core_of(Watched { inner: tables(), looks: 0 });
+    let mut core = core_of(Watched { inner: tables(), looks: 0, left: None });
     core.change_list(&change(Deny, Add, &["192.0.2.0/24"])).unwrap();
     core.datapath().look();
     for round in 0..4 {
