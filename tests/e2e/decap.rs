@@ -40,6 +40,8 @@ pub(crate) fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("decap::{name}_detaches"), move |tools| detaches(tools, signal)));
     }
     cases.extend(cases!["decap":
+        jumbo_frames_in_ipip,
+        jumbo_frames_in_gue,
         another_gue_port,
         unlisted_balancers_are_dropped_and_nobody_else,
         a_new_address_is_followed,
@@ -85,6 +87,36 @@ fn carries(tools: Tools, mode: ForwardMode, vip: IpAddr, like: IpAddr) -> Result
             ensure!(counted(&site, node, dropped)? == 0, "{node} dropped packets as {dropped}");
         }
     }
+    Ok(())
+}
+
+fn jumbo_frames_in_ipip(tools: Tools) -> Result<()> {
+    jumbo_frames(tools, ForwardMode::Ipip)
+}
+
+/// Over IPv6, where the UDP checksum covers all of the frame's buffers.
+fn jumbo_frames_in_gue(tools: Tools) -> Result<()> {
+    jumbo_frames(tools, ForwardMode::Gue)
+}
+
+fn jumbo_frames(tools: Tools, mode: ForwardMode) -> Result<()> {
+    let mut site = Site::new(tools)?;
+    let (client, backend) = (Node::Client(1), Node::Backend(1));
+    for (node, mtu) in [(client, 9000), (backend, 9100)] {
+        site.lab.ip(Node::Balancer, &[format!("link set {node} mtu {mtu}")])?;
+        site.lab.ip(node, &[format!("link set eth0 mtu {mtu}")])?;
+    }
+    site.decapsulate_with(&["--metrics", &metrics()])?;
+    let xdp = &site.lab.link(backend, "eth0")?["xdp"];
+    ensure!(xdp["mode"] == 1, "it is not attached natively: {xdp}");
+    let service = tunnelled(echo(VIP4).checked(), mode, VIP6.into()).only(&[backend]);
+    site.serve(&Config::new(vec![service]))?;
+    let asker = Asker::open(&site.client(1), (VIP4, ECHO_PORT).into())?;
+    for length in [1400, 3500, 4096, 8900] {
+        asker.ask(&"x".repeat(length)).with_context(|| format!("a datagram of {length} bytes"))?;
+    }
+    let unwrapped = counted(&site, backend, &format!("unwrapped_{mode}"))?;
+    ensure!(unwrapped == 4, "{unwrapped} packets were unwrapped");
     Ok(())
 }
 
