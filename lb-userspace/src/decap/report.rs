@@ -78,6 +78,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documentation_lists_every_outcome() {
+        let page = include_str!("../../../docs/backends.md");
+        let rows: Vec<&str> =
+            page.lines().filter(|line| line.starts_with("| `") && line.contains(". |")).collect();
+        let expected =
+            Outcome::all().map(|outcome| format!("| `{}` | {} |", outcome.label(), outcome.meaning()));
+        assert_eq!(rows, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn every_outcome_is_a_series_of_its_own() {
         let results = Outcome::all().zip(1..).map(|(outcome, packets)| ReasonCount {
             reason: outcome.label().to_owned(),
