@@ -411,8 +411,10 @@ pub const ASIDE: u32 = 1;
 /// Four token buckets: see [`crate::limiter`].
 pub type BucketWords = [u64; crate::limiter::WAYS];
 
-/// Interfaces that one daemon can attach to: rows of reason counters.
+/// Rows of reason counters. The first is for packets from interfaces that have none.
 pub const MAX_INTERFACES: usize = 16;
+/// Interfaces that one daemon can attach to, each with a row of its own.
+pub const MAX_ATTACHED: usize = MAX_INTERFACES - 1;
 
 /// What the daemon fixes when it loads the program: read-only data, so that the verifier sees constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

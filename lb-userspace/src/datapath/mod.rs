@@ -217,3 +217,16 @@ pub(crate) fn rows(interfaces: &[u32]) -> [u32; MAX_INTERFACES] {
     }
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_common::layout::MAX_ATTACHED;
+
+    use super::*;
+
+    #[test]
+    fn as_many_interfaces_as_may_be_attached_have_rows() {
+        let interfaces: Vec<u32> = (1..).take(MAX_ATTACHED).collect();
+        assert!(interfaces.iter().all(|index| rows(&interfaces)[*index as usize] == *index));
+    }
+}

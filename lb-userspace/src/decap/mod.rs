@@ -13,7 +13,7 @@ use std::num::NonZeroU16;
 
 use axum::extract::State;
 use axum::routing::get;
-use lb_common::layout::{MAX_INTERFACES, MAX_SENDERS};
+use lb_common::layout::{MAX_ATTACHED, MAX_SENDERS};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -28,9 +28,6 @@ use crate::datapath::{AttachError, Attachment, LoadError, TableError, check_host
 use crate::metrics;
 use crate::model::Prefix;
 use crate::stop::Stop;
-
-/// Interfaces that have counters of their own: one row is for packets from elsewhere.
-const MOST_INTERFACES: usize = MAX_INTERFACES - 1;
 
 /// What to unwrap.
 #[derive(Clone, Debug)]
@@ -127,7 +124,7 @@ pub async fn run(
 }
 
 fn indices(options: &Options) -> Result<Vec<u32>, DecapError> {
-    check_number("interfaces", options.interfaces.len(), MOST_INTERFACES)?;
+    check_number("interfaces", options.interfaces.len(), MAX_ATTACHED)?;
     // One place of the table says that IPv4 is no part of IPv6.
     check_number("balancers", options.senders.len(), MAX_SENDERS - 1)?;
     let mut names = BTreeSet::new();
