@@ -5,6 +5,7 @@
 mod bench;
 mod cases;
 mod changes;
+mod decap;
 mod delivery;
 mod demo;
 mod failures;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     }
     let cases = [
         plumbing::cases(),
+        decap::cases(),
         delivery::cases(),
         failures::cases(),
         flows::cases(),

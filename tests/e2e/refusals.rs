@@ -54,7 +54,7 @@ fn config() -> Config {
 }
 
 /// It failed, with all of `words` in one line of at most a few.
-fn ensure_refused(said: &Finished, words: &[&str]) -> Result<()> {
+pub(crate) fn ensure_refused(said: &Finished, words: &[&str]) -> Result<()> {
     ensure!(said.code.is_some_and(|code| code != 0), "it should fail: {said:?}");
     ensure!(!said.stderr.contains("panicked"), "it panicked: {}", said.stderr);
     ensure!(said.stderr.lines().count() <= 4, "that is more than a sentence:\n{}", said.stderr);

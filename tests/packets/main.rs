@@ -2,6 +2,7 @@
 //!
 //! The kernel's half needs root and is skipped without, and says so.
 
+mod decap;
 mod fixtures;
 
 use std::process::ExitCode;
@@ -35,18 +36,24 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = fixtures.iter().cloned().map(on_host).collect();
     trials.extend(fixtures.into_iter().filter(Fixture::runs_in_kernel).map(in_kernel));
     trials.extend(laws());
+    trials.extend(decap::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
-        let passed = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-        println!("fixtures: {} host, {} kernel", passed(&HOST_PASSED), passed(&KERNEL_PASSED));
+        let [host, kernel] = [&HOST_PASSED, &KERNEL_PASSED].map(|count| count.load(Ordering::Relaxed));
+        println!("fixtures: {host} host, {kernel} kernel");
     }
     conclusion.exit_code()
+}
+
+/// One more fixture has passed.
+fn passed(count: &AtomicUsize) {
+    count.fetch_add(1, Ordering::Relaxed);
 }
 
 fn on_host(fixture: Fixture) -> Trial {
     host_trial(format!("host::{}", fixture.sentence), move |host| {
         fixture.check_host(host)?;
-        HOST_PASSED.fetch_add(1, Ordering::Relaxed);
+        passed(&HOST_PASSED);
         Ok(())
     })
 }
@@ -54,7 +61,7 @@ fn on_host(fixture: Fixture) -> Trial {
 fn in_kernel(fixture: Fixture) -> Trial {
     kernel_trial(format!("kernel::{}", fixture.sentence), move |kernel| {
         fixture.check(kernel)?;
-        KERNEL_PASSED.fetch_add(1, Ordering::Relaxed);
+        passed(&KERNEL_PASSED);
         Ok(())
     })
 }
@@ -183,15 +190,16 @@ fn check_lawful(frame: &[u8], seen: &Seen) -> Result<()> {
         Action::Transmit | Action::Redirect => {
             let outer = seen.frame.len().checked_sub(frame.len());
             ensure!(matches!(outer, Some(0 | 20 | 40)), "the frame is now {} bytes long", seen.frame.len());
-            let tags = frame[12..]
-                .chunks(4)
-                .take(2)
-                .take_while(|tag| matches!(tag[..2], [0x81, 0x00] | [0x88, 0xa8]));
-            let link = 14 + 4 * tags.count();
-            ensure!(seen.frame.ends_with(&frame[link..]), "the IP packet was changed");
+            ensure!(seen.frame.ends_with(&frame[link_length(frame)..]), "the IP packet was changed");
         }
     }
     check_counts(seen)
+}
+
+/// Where a frame's IP header begins: behind two tags at most.
+fn link_length(frame: &[u8]) -> usize {
+    let is_tag = |tag: &&[u8]| matches!(tag[..2], [0x81, 0x00] | [0x88, 0xa8]);
+    14 + 4 * frame[12..].chunks(4).take(2).take_while(is_tag).count()
 }
 
 /// A packet is counted once: under its reason if it was not forwarded, else under its backend.
@@ -230,9 +238,13 @@ fn spread(name: &str, packet: Draft) -> Trial {
     })
 }
 
-/// A stateless fixture's packet (the two sides' clocks differ) with some bytes replaced, then cut or padded.
+/// Those of the stateless fixtures: the two sides' clocks differ.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
-    let frames: Vec<Vec<u8>> = fixtures::stateless().into_iter().map(|fixture| fixture.frame).collect();
+    mutations(fixtures::stateless().into_iter().map(|fixture| fixture.frame).collect())
+}
+
+/// One of the frames with some bytes replaced, then cut or padded.
+fn mutations(frames: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     // Where the headers are, changes tell more.
     let offset = prop_oneof![3 => 12usize..60, 1 => 0usize..120];
     let edits = prop::collection::vec((offset, any::<u8>()), 0..4);

@@ -1,10 +1,10 @@
 //! The command line of `lb-lab`.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::thread;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -66,12 +66,6 @@ enum Action {
     /// Servers of a backend
     #[command(hide = true)]
     Serve(Serve),
-    /// Unwrap tunnelled packets on an interface until killed
-    #[command(hide = true)]
-    Decap {
-        #[arg(long)]
-        interface: String,
-    },
 }
 
 /// Where a page is: `http://ADDRESS[:PORT][/PATH]`.
@@ -132,7 +126,6 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Http { url, count, keep_alive } => fetch(&url, count, keep_alive)?,
         Action::Flood { target, rate, seconds } => flood(target, rate, seconds)?,
         Action::Serve(serve) => serve.run()?,
-        Action::Decap { interface } => decapsulate(&interface)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -163,21 +156,6 @@ fn flood(target: SocketAddr, rate: u32, seconds: u64) -> Result<()> {
     let report = Flood { target, rate, duration: Duration::from_secs(seconds) }.run()?;
     println!("sent {} datagrams in {:.1?}, {} were answered", report.sent, report.took, report.answered);
     Ok(())
-}
-
-/// The program stays on the interface for as long as this process, which owns the link, lives.
-fn decapsulate(interface: &str) -> Result<()> {
-    let mut object =
-        aya::Ebpf::load(lb_userspace::datapath::DECAP_OBJECT).context("cannot load the object")?;
-    let program = object.program_mut("decap").context("the object has no program decap")?;
-    let program: &mut aya::programs::Xdp = program.try_into().context("decap is not an XDP program")?;
-    program.load().context("cannot load the program")?;
-    program.attach(interface, aya::programs::xdp::XdpMode::Driver).context("cannot attach the program")?;
-    println!("decapsulating on {interface}");
-    io::stdout().flush().context("cannot say that it is ready")?;
-    loop {
-        thread::park();
-    }
 }
 
 #[cfg(test)]

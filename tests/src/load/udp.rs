@@ -24,7 +24,7 @@ impl Asker {
     /// Sends `question` and returns the name of who echoed it.
     pub fn ask(&self, question: &str) -> io::Result<String> {
         self.0.send(question.as_bytes())?;
-        let mut buffer = [0; 2048];
+        let mut buffer = vec![0; 64 * 1024];
         let length = self.0.recv(&mut buffer)?;
         let answer = String::from_utf8_lossy(&buffer[..length]);
         match answer.split_once(' ') {
