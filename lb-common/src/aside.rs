@@ -88,7 +88,14 @@ fn from_backend<P: Packet, T: Tables>(
     // What is for the host itself, such as the answer to a health check, stays as it is.
     let routed = routed(packet, link, datagram).ok_or(PassReason::NotForVip)?;
     let onward = packet.route(&routed);
-    if onward == Onward::Nowhere {
+    // If it is too big and must not be cut, the host's error has to find its way to the backend, so it must not be about a packet
+    // from the VIP.
+    let untouched = match onward {
+        Onward::Nowhere => true,
+        Onward::TooBig => !datagram.may_be_cut(),
+        Onward::Host | Onward::Hop(_) => false,
+    };
+    if untouched {
         return Err(PassReason::NotForVip.into());
     }
     translate::to_client(packet, link.length, datagram, ports, service).ok_or(DropReason::Inconsistent)?;
