@@ -14,7 +14,7 @@ use lb_common::decap::decapsulate;
 
 use crate::packet::XdpPacket;
 
-#[xdp]
+#[xdp(frags)]
 fn decap(context: XdpContext) -> u32 {
     decapsulate(&mut XdpPacket::new(context));
     XDP_PASS

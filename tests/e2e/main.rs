@@ -13,6 +13,8 @@ mod lifecycle;
 mod limits;
 mod plumbing;
 mod refusals;
+mod sizes;
+mod ways;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let cases = [
         plumbing::cases(),
         delivery::cases(),
+        sizes::cases(),
         failures::cases(),
         flows::cases(),
         changes::cases(),

@@ -9,13 +9,13 @@ use lb_userspace::view::Status;
 use tempfile::TempDir;
 
 use crate::daemon::{Cli, Config, Daemon, Files};
-use crate::net::{BACKENDS, Lab, Namespace, Node};
+use crate::net::{BACKENDS, CLIENTS, Lab, Namespace, Node};
 use crate::process::Process;
 use crate::servers::Serve;
 use crate::tools::Tools;
 
-/// How long loading the decapsulating program may take.
-const DECAP: Duration = Duration::from_secs(20);
+/// How long loading a program may take.
+const LOAD: Duration = Duration::from_secs(20);
 /// How long the backends of a new daemon may take to serve: neighbours are resolved, first checks pass.
 pub const SERVING: Duration = Duration::from_secs(15);
 
@@ -25,7 +25,7 @@ pub struct Site {
     daemon: Option<Daemon>,
     servers: Vec<(Node, Process)>,
     pulses: Vec<(Node, Process)>,
-    decapsulators: Vec<Process>,
+    programs: Vec<Process>,
     directory: TempDir,
     tools: Tools,
     /// Its network.
@@ -46,13 +46,17 @@ impl Site {
             daemon: None,
             servers: Vec::new(),
             pulses: Vec::new(),
-            decapsulators: Vec::new(),
+            programs: Vec::new(),
             directory,
             tools,
             lab,
         };
         for node in BACKENDS {
             site.start_servers(node)?;
+        }
+        // A veth gives what the other end sends back by XDP only to a device with a program of its own.
+        for node in CLIENTS {
+            site.start_program(node, "receive")?;
         }
         Ok(site)
     }
@@ -66,7 +70,8 @@ impl Site {
 
     /// Starts the daemon and waits until it answers.
     pub fn start_daemon(&mut self, config: &Config) -> Result<()> {
-        self.daemon = Some(Daemon::start(&self.tools.lb, &self.lab, self.files("lb"), config)?);
+        let balancer = self.lab.namespace(Node::Balancer);
+        self.daemon = Some(Daemon::start(&self.tools.lb, &balancer, self.files("lb"), config)?);
         Ok(())
     }
 
@@ -112,13 +117,16 @@ impl Site {
 
     /// Makes every backend unwrap tunnelled packets.
     pub fn decapsulate(&mut self) -> Result<()> {
-        for node in BACKENDS {
-            let mut command = self.lab.namespace(node).command(&self.tools.lab);
-            command.args(["decap", "--interface", "eth0"]);
-            let log = self.log(node, "decap");
-            let name = format!("the decapsulator of {node}");
-            self.decapsulators.push(Process::spawn_ready(&name, command, &log, DECAP)?);
-        }
+        BACKENDS.iter().try_for_each(|node| self.start_program(*node, "decap"))
+    }
+
+    /// Starts a subcommand of `lb-lab` that holds an XDP program on the interface of a node.
+    fn start_program(&mut self, node: Node, what: &str) -> Result<()> {
+        let mut command = self.lab.namespace(node).command(&self.tools.lab);
+        command.args([what, "--interface", "eth0"]);
+        let log = self.log(node, what);
+        let process = Process::spawn_ready(&format!("{what} on {node}"), command, &log, LOAD)?;
+        self.programs.push(process);
         Ok(())
     }
 
@@ -169,20 +177,20 @@ impl Site {
 
     /// Lets everything outlive its owner.
     pub fn keep(self) {
-        let Self { daemon, servers, pulses, decapsulators, directory, lab, .. } = self;
+        let Self { daemon, servers, pulses, programs, directory, lab, .. } = self;
         // What is kept is the directory; its path is known already.
         drop(directory.keep());
         lab.keep();
         let servers = servers.into_iter().chain(pulses).map(|(_, process)| process);
         let daemon = daemon.into_iter().map(|daemon| daemon.process);
-        daemon.chain(servers).chain(decapsulators).for_each(Process::keep);
+        daemon.chain(servers).chain(programs).for_each(Process::keep);
     }
 
     /// Every process of it.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         let servers = self.servers.iter().chain(&self.pulses).map(|(_, process)| process);
         let daemon = self.daemon.iter().map(|daemon| &daemon.process);
-        daemon.chain(servers).chain(&self.decapsulators)
+        daemon.chain(servers).chain(&self.programs)
     }
 
     /// By what to recognise later whether anything of the site is left.
