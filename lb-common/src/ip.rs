@@ -91,8 +91,20 @@ impl Fragment {
     }
 }
 
+/// How long an IP packet and its header are, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The header, without IPv6's extensions.
+    pub header: usize,
+    /// Header and payload.
+    pub length: usize,
+}
+
 /// An IP header of either family.
 pub trait IpHeader: AnyBitPattern {
+    /// Checks the version and the lengths of a packet for which there are `room` bytes.
+    fn extent(&self, room: usize) -> Result<Extent, DropReason>;
+
     /// The address that the packet is for, to be looked up among the VIPs.
     fn destination_key(&self) -> VipKey;
 
@@ -132,6 +144,21 @@ impl Ipv4Header {
 
 impl IpHeader for Ipv4Header {
     #[inline(always)]
+    fn extent(&self, room: usize) -> Result<Extent, DropReason> {
+        // RFC 791, section 3.1: version 4 and at least five words of header.
+        let header = usize::from(self.version_ihl & 0x0f) * 4;
+        if self.version_ihl >> 4 != 4 || header < IPV4_LENGTH {
+            return Err(DropReason::IpHeader);
+        }
+        let length = usize::from(self.total_length.get());
+        if length < header || length > room {
+            Err(DropReason::IpLength)
+        } else {
+            Ok(Extent { header, length })
+        }
+    }
+
+    #[inline(always)]
     fn destination_key(&self) -> VipKey {
         VipKey::v4(self.destination)
     }
@@ -156,15 +183,8 @@ impl IpHeader for Ipv4Header {
         start: usize,
         key: &HashKey,
     ) -> Result<(Datagram, Fragment), DropReason> {
-        // RFC 791, section 3.1: version 4 and at least five words of header.
-        let header = usize::from(self.version_ihl & 0x0f) * 4;
-        if self.version_ihl >> 4 != 4 || header < IPV4_LENGTH {
-            return Err(DropReason::IpHeader);
-        }
+        let Extent { header, .. } = self.extent(packet.length().wrapping_sub(start))?;
         let datagram = self.datagram(header, key);
-        if datagram.length < header || start + datagram.length > packet.length() {
-            return Err(DropReason::IpLength);
-        }
         let offset = usize::from(self.fragment.get() & IPV4_OFFSET) * 8;
         let more = self.fragment.and(IPV4_MF) != Be16::new(0);
         let fragment = Fragment::new(usize::from(self.identification.get()), offset, more);
@@ -193,10 +213,16 @@ impl Ipv6Header {
             length: IPV6_LENGTH + usize::from(self.payload_length.get()),
             header,
             protocol,
-            tos: (self.version_class_flow.get() >> 20) as u8,
+            tos: self.tos(),
             outer_fragment: IPV4_DF,
             outer_identification: Be16::new(0),
         }
+    }
+
+    /// Its traffic class: DSCP and ECN.
+    #[inline(always)]
+    pub fn tos(&self) -> u8 {
+        (self.version_class_flow.get() >> 20) as u8
     }
 
     #[inline(always)]
@@ -206,6 +232,15 @@ impl Ipv6Header {
 }
 
 impl IpHeader for Ipv6Header {
+    #[inline(always)]
+    fn extent(&self, room: usize) -> Result<Extent, DropReason> {
+        if !self.is_version_6() {
+            return Err(DropReason::IpHeader);
+        }
+        let length = IPV6_LENGTH + usize::from(self.payload_length.get());
+        if length > room { Err(DropReason::IpLength) } else { Ok(Extent { header: IPV6_LENGTH, length }) }
+    }
+
     #[inline(always)]
     fn destination_key(&self) -> VipKey {
         VipKey::v6(self.destination)
@@ -231,13 +266,7 @@ impl IpHeader for Ipv6Header {
         start: usize,
         key: &HashKey,
     ) -> Result<(Datagram, Fragment), DropReason> {
-        if !self.is_version_6() {
-            return Err(DropReason::IpHeader);
-        }
-        let length = IPV6_LENGTH + usize::from(self.payload_length.get());
-        if start + length > packet.length() {
-            return Err(DropReason::IpLength);
-        }
+        let Extent { length, .. } = self.extent(packet.length().wrapping_sub(start))?;
         let extensions = packet.extensions(start, self.next_header).ok_or(DropReason::ExtensionHeader)?;
         let (header, protocol, fragment) =
             (extensions.header(), extensions.protocol(), extensions.fragment());

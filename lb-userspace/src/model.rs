@@ -3,6 +3,7 @@
 //! Configuration, API and CLI all parse into these types; placement and reconciliation read nothing else.
 
 mod outer_source;
+mod prefix;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::outer_source::{OuterSource, OuterSourceError};
+pub use self::prefix::{Prefix, PrefixError};
 
 /// The port of an endpoint: one number, or every port (`*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

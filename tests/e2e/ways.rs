@@ -32,7 +32,7 @@ pub(crate) struct Way {
 
 /// Every way.
 pub(crate) fn ways() -> Vec<Way> {
-    use ForwardMode::{DsrL2, Ipip, Nat};
+    use ForwardMode::{DsrL2, Gue, Ipip, Nat};
     let (v4, v6) = (IpAddr::from(VIP4), IpAddr::from(VIP6));
     let way = |name, mode, vip, like, overhead| Way { name, mode, vip, like, overhead };
     vec![
@@ -45,6 +45,10 @@ pub(crate) fn ways() -> Vec<Way> {
         way("ipip_6in6", Ipip, v6, v6, 40),
         way("ipip_4in6", Ipip, v4, v6, 40),
         way("ipip_6in4", Ipip, v6, v4, 20),
+        way("gue_4in4", Gue, v4, v4, 28),
+        way("gue_6in6", Gue, v6, v6, 48),
+        way("gue_4in6", Gue, v4, v6, 48),
+        way("gue_6in4", Gue, v6, v4, 28),
     ]
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::xdp::{Xdp, XdpMode};
 use clap::{Parser, Subcommand};
-use lb_userspace::datapath::{BENCH_OBJECT, DECAP_OBJECT};
+use lb_userspace::datapath::BENCH_OBJECT;
 
 use crate::interrupt::{self, Interrupted};
 use crate::load::{Flood, KeepAlive, get};
@@ -74,12 +74,6 @@ enum Action {
         #[arg(long)]
         interface: String,
     },
-    /// Unwrap tunnelled packets on an interface until killed
-    #[command(hide = true)]
-    Decap {
-        #[arg(long)]
-        interface: String,
-    },
 }
 
 /// Where a page is: `http://ADDRESS[:PORT][/PATH]`.
@@ -140,8 +134,7 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Http { url, count, keep_alive } => fetch(&url, count, keep_alive)?,
         Action::Flood { target, rate, seconds } => flood(target, rate, seconds)?,
         Action::Serve(serve) => serve.run()?,
-        Action::Receive { interface } => hold(BENCH_OBJECT, "pass_floor", &interface)?,
-        Action::Decap { interface } => hold(DECAP_OBJECT, "decap", &interface)?,
+        Action::Receive { interface } => receive(&interface)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -174,14 +167,14 @@ fn flood(target: SocketAddr, rate: u32, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// Puts a program on an interface. It stays there for as long as this process, which owns the link, lives.
-fn hold(object: &[u8], name: &str, interface: &str) -> Result<()> {
-    let mut object = aya::Ebpf::load(object).context("cannot load the object")?;
-    let program = object.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-    let program: &mut Xdp = program.try_into().with_context(|| format!("{name} is not an XDP program"))?;
+/// Puts a program that does nothing on an interface. It stays there for as long as this process, which owns the link, lives.
+fn receive(interface: &str) -> Result<()> {
+    let mut object = aya::Ebpf::load(BENCH_OBJECT).context("cannot load the object")?;
+    let program = object.program_mut("pass_floor").context("the object has no program pass_floor")?;
+    let program: &mut Xdp = program.try_into().context("pass_floor is not an XDP program")?;
     program.load().context("cannot load the program")?;
     program.attach(interface, XdpMode::Driver).context("cannot attach the program")?;
-    println!("{name} is on {interface}");
+    println!("receiving on {interface}");
     io::stdout().flush().context("cannot say that it is ready")?;
     loop {
         thread::park();
