@@ -8,9 +8,11 @@ mod changes;
 mod delivery;
 mod demo;
 mod failures;
+mod flat;
 mod flows;
 mod lifecycle;
 mod limits;
+mod options;
 mod plumbing;
 mod refusals;
 mod sizes;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         plumbing::cases(),
         delivery::cases(),
         sizes::cases(),
+        flat::cases(),
+        options::cases(),
         failures::cases(),
         flows::cases(),
         changes::cases(),

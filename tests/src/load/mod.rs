@@ -4,6 +4,7 @@ mod bulk;
 mod flood;
 mod held;
 mod http;
+mod ping;
 mod steady;
 mod udp;
 
@@ -14,6 +15,7 @@ pub use bulk::echoes_much;
 pub use flood::{Flood, FloodReport, Running};
 pub use held::{Held, allow_many_files};
 pub use http::{KeepAlive, get, requests};
+pub use ping::ping;
 pub use steady::{Plan, SteadyLoad};
 pub use udp::Asker;
 

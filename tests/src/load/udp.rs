@@ -43,6 +43,16 @@ impl Asker {
         Err(io::Error::new(io::ErrorKind::InvalidData, what))
     }
 
+    /// Sends a datagram for which no answer is expected.
+    pub fn tell(&self, what: &[u8]) -> io::Result<()> {
+        self.0.send(what).map(drop)
+    }
+
+    /// The port that it sends from.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.0.local_addr()?.port())
+    }
+
     /// `count` questions one after the other, each from a socket of its own.
     pub fn requests(namespace: &Namespace, target: SocketAddr, count: usize) -> Result<Report> {
         Self::paced(namespace, target, count, Duration::ZERO)

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 
-use super::{Group, Lab, Namespace, Node, plan};
+use super::{Group, Lab, Namespace, Node};
 
 /// The machine's name, and that of the router's device towards it.
 const FAR: &str = "far";
@@ -25,8 +25,7 @@ impl Beyond {
     /// A machine whose link carries `mtu` bytes of IP, less than its connections say: their other ends have to be told.
     pub fn new(lab: &Lab, router: Node, mtu: u32) -> Result<Self> {
         let group = Group::unique(&[FAR])?;
-        let far = group.namespace(FAR);
-        far.run(|| plan::write_settings(Node::Client(0)))??;
+        group.set_up_like(FAR, Node::Client(0))?;
         lab.namespace(router).run(|| {
             ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
                 .into_iter()

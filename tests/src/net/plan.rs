@@ -203,7 +203,8 @@ fn settings(node: Node) -> Vec<(&'static str, &'static str)> {
             // A backend must not answer ARP for the VIP on its lo, nor ask with it as the sender.
             settings.extend([("ipv4/conf/all/arp_ignore", "1"), ("ipv4/conf/all/arp_announce", "2")]);
         }
-        Node::Client(_) => {}
+        // Whoever is root may ping.
+        Node::Client(_) => settings.push(("ipv4/ping_group_range", "0 0")),
     }
     settings
 }
