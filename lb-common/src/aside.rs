@@ -88,14 +88,9 @@ fn from_backend<P: Packet, T: Tables>(
     // What is for the host itself, such as the answer to a health check, stays as it is.
     let routed = routed(packet, link, datagram).ok_or(PassReason::NotForVip)?;
     let onward = packet.route(&routed);
-    // If it is too big and must not be cut, the host's error has to find its way to the backend, so it must not be about a packet
-    // from the VIP.
-    let untouched = match onward {
-        Onward::Nowhere => true,
-        Onward::TooBig => !datagram.may_be_cut(),
-        Onward::Host | Onward::Hop(_) => false,
-    };
-    if untouched {
+    // Nor does what the host has to tell the backend that it is too big: the backend knows no flow from the VIP.
+    let may_fragment = datagram.outer_fragment == Be16::new(0);
+    if onward == Onward::Nowhere || onward == Onward::TooBig && !may_fragment {
         return Err(PassReason::NotForVip.into());
     }
     translate::to_client(packet, link.length, datagram, ports, service).ok_or(DropReason::Inconsistent)?;

@@ -43,12 +43,6 @@ impl Datagram {
         key.fragments(self.addresses, identification, self.protocol)
     }
 
-    /// Whether a router may fragment this packet.
-    #[inline(always)]
-    pub fn may_be_cut(&self) -> bool {
-        self.outer_fragment == Be16::new(0)
-    }
-
     /// The protocol number by which a tunnel announces this packet (RFC 2003, RFC 4213).
     #[inline(always)]
     pub const fn encapsulated(&self) -> u8 {

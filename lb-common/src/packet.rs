@@ -89,7 +89,7 @@ pub enum Onward {
     Hop(Hop),
     /// The host would forward it, but has to find a MAC address first.
     Host,
-    /// It does not fit the next link: the host would cut it, or tell its sender that it is too big.
+    /// It is too big for the host's way: the host fragments it, or tells its sender.
     TooBig,
     /// It is for the host itself, or has no way.
     Nowhere,
