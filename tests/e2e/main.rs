@@ -9,11 +9,15 @@ mod decap;
 mod delivery;
 mod demo;
 mod failures;
+mod flat;
 mod flows;
 mod lifecycle;
 mod limits;
+mod options;
 mod plumbing;
 mod refusals;
+mod sizes;
+mod ways;
 
 use std::process::ExitCode;
 
@@ -34,6 +38,9 @@ fn main() -> ExitCode {
         plumbing::cases(),
         decap::cases(),
         delivery::cases(),
+        sizes::cases(),
+        flat::cases(),
+        options::cases(),
         failures::cases(),
         flows::cases(),
         changes::cases(),

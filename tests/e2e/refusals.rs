@@ -36,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn run(site: &Site, text: &str) -> Result<Finished> {
     let files = site.files("other");
     fs::write(&files.config, text)?;
-    process::finish(run_command(site.lb(), &site.lab, &files), LIMIT)
+    process::finish(run_command(site.lb(), &site.lab.namespace(Node::Balancer), &files), LIMIT)
 }
 
 /// Like [`run`], started by another program that takes something away.
@@ -76,7 +76,10 @@ fn a_missing_interface(tools: Tools) -> Result<()> {
 
 fn a_missing_file(tools: Tools) -> Result<()> {
     let site = Site::new(tools)?;
-    let said = process::finish(run_command(site.lb(), &site.lab, &site.files("nowhere")), LIMIT)?;
+    let said = process::finish(
+        run_command(site.lb(), &site.lab.namespace(Node::Balancer), &site.files("nowhere")),
+        LIMIT,
+    )?;
     ensure_refused(&said, &["nowhere.toml"])
 }
 

@@ -3,6 +3,7 @@
 //! The kernel's half needs root and is skipped without, and says so.
 
 mod decap;
+mod decoder;
 mod fixtures;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     trials.extend(fixtures.into_iter().filter(Fixture::runs_in_kernel).map(in_kernel));
     trials.extend(laws());
     trials.extend(decap::trials());
+    trials.push(Trial::ignorable_test("decoder::everything is well-formed", by_the_decoder));
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         let [host, kernel] = [&HOST_PASSED, &KERNEL_PASSED].map(|count| count.load(Ordering::Relaxed));
@@ -87,6 +89,15 @@ fn kernel_trial(
         test(kernel).map_err(failed)?;
         Ok(Completion::Completed)
     })
+}
+
+/// The kernel's program writes, tshark reads.
+fn by_the_decoder() -> Result<Completion, Failed> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(Completion::ignored_with("needs root"));
+    }
+    decoder::everything_is_well_formed().map_err(failed)?;
+    Ok(Completion::Completed)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]

@@ -1,14 +1,16 @@
 //! The command line of `lb-lab`.
 
 use std::ffi::OsString;
-
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::programs::xdp::{Xdp, XdpMode};
 use clap::{Parser, Subcommand};
+use lb_userspace::datapath::BENCH_OBJECT;
 
 use crate::interrupt::{self, Interrupted};
 use crate::load::{Flood, KeepAlive, get};
@@ -66,6 +68,12 @@ enum Action {
     /// Servers of a backend
     #[command(hide = true)]
     Serve(Serve),
+    /// Take what the other end of a veth pair sends by XDP, until killed
+    #[command(hide = true)]
+    Receive {
+        #[arg(long)]
+        interface: String,
+    },
 }
 
 /// Where a page is: `http://ADDRESS[:PORT][/PATH]`.
@@ -126,6 +134,7 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Http { url, count, keep_alive } => fetch(&url, count, keep_alive)?,
         Action::Flood { target, rate, seconds } => flood(target, rate, seconds)?,
         Action::Serve(serve) => serve.run()?,
+        Action::Receive { interface } => receive(&interface)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -156,6 +165,20 @@ fn flood(target: SocketAddr, rate: u32, seconds: u64) -> Result<()> {
     let report = Flood { target, rate, duration: Duration::from_secs(seconds) }.run()?;
     println!("sent {} datagrams in {:.1?}, {} were answered", report.sent, report.took, report.answered);
     Ok(())
+}
+
+/// Puts a program that does nothing on an interface. It stays there for as long as this process, which owns the link, lives.
+fn receive(interface: &str) -> Result<()> {
+    let mut object = aya::Ebpf::load(BENCH_OBJECT).context("cannot load the object")?;
+    let program = object.program_mut("pass_floor").context("the object has no program pass_floor")?;
+    let program: &mut Xdp = program.try_into().context("pass_floor is not an XDP program")?;
+    program.load().context("cannot load the program")?;
+    program.attach(interface, XdpMode::Driver).context("cannot attach the program")?;
+    println!("receiving on {interface}");
+    io::stdout().flush().context("cannot say that it is ready")?;
+    loop {
+        thread::park();
+    }
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use lb_userspace::view::Status;
 use tempfile::TempDir;
 
 use crate::daemon::{Cli, Config, Daemon, Files};
-use crate::net::{BACKENDS, Lab, Namespace, Node};
+use crate::net::{BACKENDS, CLIENTS, Lab, Namespace, Node};
 use crate::process::Process;
 use crate::servers::Serve;
 use crate::tools::Tools;
 
-/// How long loading the decapsulating program may take.
-const DECAP: Duration = Duration::from_secs(20);
+/// How long loading a program may take.
+const LOAD: Duration = Duration::from_secs(20);
 /// How long the backends of a new daemon may take to serve: neighbours are resolved, first checks pass.
 pub const SERVING: Duration = Duration::from_secs(15);
 
@@ -27,6 +27,7 @@ pub struct Site {
     servers: Vec<(Node, Process)>,
     pulses: Vec<(Node, Process)>,
     decapsulators: Vec<(Node, Process)>,
+    receivers: Vec<(Node, Process)>,
     directory: TempDir,
     tools: Tools,
     /// Its network.
@@ -48,12 +49,17 @@ impl Site {
             servers: Vec::new(),
             pulses: Vec::new(),
             decapsulators: Vec::new(),
+            receivers: Vec::new(),
             directory,
             tools,
             lab,
         };
         for node in BACKENDS {
             site.start_servers(node)?;
+        }
+        // A veth gives what the other end sends back by XDP only to a device with a program of its own.
+        for node in CLIENTS {
+            site.start_receiver(node)?;
         }
         Ok(site)
     }
@@ -67,7 +73,8 @@ impl Site {
 
     /// Starts the daemon and waits until it answers.
     pub fn start_daemon(&mut self, config: &Config) -> Result<()> {
-        self.daemon = Some(Daemon::start(&self.tools.lb, &self.lab, self.files("lb"), config)?);
+        let balancer = self.lab.namespace(Node::Balancer);
+        self.daemon = Some(Daemon::start(&self.tools.lb, &balancer, self.files("lb"), config)?);
         Ok(())
     }
 
@@ -137,7 +144,7 @@ impl Site {
     /// Runs `lb decap` on a backend.
     pub fn start_decap(&mut self, node: Node, command: Command) -> Result<()> {
         let name = format!("the decapsulator of {node}");
-        let process = Process::spawn_ready(&name, command, &self.log(node, "decap"), DECAP)?;
+        let process = Process::spawn_ready(&name, command, &self.log(node, "decap"), LOAD)?;
         self.decapsulators.push((node, process));
         Ok(())
     }
@@ -145,6 +152,14 @@ impl Site {
     /// The decapsulator of a backend, to be ended.
     pub fn take_decap(&mut self, node: Node) -> Result<Process> {
         take(&mut self.decapsulators, node)
+    }
+
+    fn start_receiver(&mut self, node: Node) -> Result<()> {
+        let mut command = self.lab.namespace(node).command(&self.tools.lab);
+        command.args(["receive", "--interface", "eth0"]);
+        let name = format!("the receiver of {node}");
+        self.receivers.push((node, Process::spawn_ready(&name, command, &self.log(node, "receive"), LOAD)?));
+        Ok(())
     }
 
     fn log(&self, node: Node, what: &str) -> PathBuf {
@@ -194,18 +209,20 @@ impl Site {
 
     /// Lets everything outlive its owner.
     pub fn keep(self) {
-        let Self { daemon, servers, pulses, decapsulators, directory, lab, .. } = self;
+        let Self { daemon, servers, pulses, decapsulators, receivers, directory, lab, .. } = self;
         // What is kept is the directory; its path is known already.
         drop(directory.keep());
         lab.keep();
-        let others = servers.into_iter().chain(pulses).chain(decapsulators).map(|(_, process)| process);
+        let others = servers.into_iter().chain(pulses).chain(decapsulators).chain(receivers);
+        let others = others.map(|(_, process)| process);
         daemon.into_iter().map(|daemon| daemon.process).chain(others).for_each(Process::keep);
     }
 
     /// Every process of it.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        let others = self.servers.iter().chain(&self.pulses).chain(&self.decapsulators);
-        self.daemon.iter().map(|daemon| &daemon.process).chain(others.map(|(_, process)| process))
+        let others = [&self.servers, &self.pulses, &self.decapsulators, &self.receivers];
+        let others = others.into_iter().flatten().map(|(_, process)| process);
+        self.daemon.iter().map(|daemon| &daemon.process).chain(others)
     }
 
     /// By what to recognise later whether anything of the site is left.
