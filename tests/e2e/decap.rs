@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::daemon::{Config, METRICS, Service};
+use lb_tests::daemon::{Config, METRICS};
 use lb_tests::load::{self, Asker};
 use lb_tests::net::{BACKENDS, Node, VIP4, VIP6};
 use lb_tests::process::{self, Process};
@@ -52,11 +52,6 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// A service in tunnels to the backends' addresses of a family.
-fn tunnelled(service: Service, mode: ForwardMode, like: IpAddr) -> Service {
-    Service { mode, ..service.tunnelled(like) }
-}
-
 fn metrics() -> String {
     SocketAddr::from(METRICS).to_string()
 }
@@ -74,7 +69,7 @@ fn carries(tools: Tools, mode: ForwardMode, vip: IpAddr, like: IpAddr) -> Result
     let mut site = Site::new(tools)?;
     site.decapsulate_with(&["--metrics", &metrics()])?;
     let services = [web(vip).checked(), echo(vip).checked()];
-    site.serve(&Config::new(services.map(|service| tunnelled(service, mode, like)).to_vec()))?;
+    site.serve(&Config::new(services.map(|service| service.by(mode, like)).to_vec()))?;
     ensure_spread(&load::requests(&site.client(1), SocketAddr::new(vip, HTTP_PORT), REQUESTS)?)?;
     let target = SocketAddr::new(vip, ECHO_PORT);
     ensure_spread(&Asker::requests(&site.client(1), target, REQUESTS)?)?;
@@ -109,7 +104,7 @@ fn jumbo_frames(tools: Tools, mode: ForwardMode) -> Result<()> {
     site.decapsulate_with(&["--metrics", &metrics()])?;
     let xdp = &site.lab.link(backend, "eth0")?["xdp"];
     ensure!(xdp["mode"] == 1, "it is not attached natively: {xdp}");
-    let service = tunnelled(echo(VIP4).checked(), mode, VIP6.into()).only(&[backend]);
+    let service = echo(VIP4).checked().by(mode, VIP6.into()).only(&[backend]);
     site.serve(&Config::new(vec![service]))?;
     let asker = Asker::open(&site.client(1), (VIP4, ECHO_PORT).into())?;
     for length in [1400, 3500, 4096, 8900] {
@@ -124,7 +119,7 @@ fn another_gue_port(tools: Tools) -> Result<()> {
     let mut site = Site::new(tools)?;
     site.decapsulate_with(&["--gue-port", "7000", "--metrics", &metrics()])?;
     let at = |port: u16| {
-        let service = tunnelled(web(VIP4).checked(), ForwardMode::Gue, VIP6.into());
+        let service = web(VIP4).checked().by(ForwardMode::Gue, VIP6.into());
         Config::new(vec![service.with(&format!("gue_port = {port}"))])
     };
     let target = (VIP4, HTTP_PORT).into();
@@ -145,7 +140,7 @@ fn unlisted_balancers_are_dropped_and_nobody_else(tools: Tools) -> Result<()> {
     site.start_decap(node, command)?;
     let mut plain = web(VIP6).only(&[node]);
     "plain".clone_into(&mut plain.name);
-    let tunnel = tunnelled(web(VIP4).checked(), ForwardMode::Ipip, VIP4.into()).only(&[node]);
+    let tunnel = web(VIP4).checked().by(ForwardMode::Ipip, VIP4.into()).only(&[node]);
     // The health check reaches the backend all the same: it is no tunnel packet.
     site.serve(&Config::new(vec![tunnel, plain]))?;
     let report = load::requests(&site.client(1), (VIP4, HTTP_PORT).into(), 2)?;
@@ -161,7 +156,7 @@ fn a_new_address_is_followed(tools: Tools) -> Result<()> {
     site.decapsulate_with(&["--metrics", &metrics()])?;
     let node = Node::Backend(1);
     let new = IpAddr::from([10, 0, 11, 77]);
-    let mut service = tunnelled(web(VIP4), ForwardMode::Ipip, VIP4.into());
+    let mut service = web(VIP4).by(ForwardMode::Ipip, VIP4.into());
     service.backends = vec![new];
     site.lab.ip(node, &[format!("address add {new}/24 dev eth0")])?;
     site.serve(&Config::new(vec![service]))?;
