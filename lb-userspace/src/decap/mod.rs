@@ -10,12 +10,14 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::get;
 use lb_common::layout::{MAX_ATTACHED, MAX_SENDERS};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 pub use self::program::{Counters, Decapsulator, EndpointError};
 pub use self::report::InterfaceReport;
@@ -28,6 +30,9 @@ use crate::datapath::{AttachError, Attachment, LoadError, TableError, check_host
 use crate::metrics;
 use crate::model::Prefix;
 use crate::stop::Stop;
+
+/// How long to wait when the kernel did not list the addresses.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What to unwrap.
 #[derive(Clone, Debug)]
@@ -143,7 +148,7 @@ fn check_number(what: &'static str, number: usize, most: usize) -> Result<(), De
 /// Tells the program of every change of the host's addresses until it is time to stop.
 async fn keep_true(program: &mut Decapsulator, mut addresses: Addresses, mut stop: Stop) {
     let follow = async {
-        if let Err(error) = follow(program, &mut addresses).await {
+        if let Err(error) = follow(program, &mut addresses).await.map_err(DecapError::Follow) {
             tracing::error!("{error}; tunnels go on to end at the addresses that were there before");
         }
         // Better to unwrap with the addresses there were than not at all.
@@ -155,12 +160,17 @@ async fn keep_true(program: &mut Decapsulator, mut addresses: Addresses, mut sto
     }
 }
 
-async fn follow(program: &mut Decapsulator, addresses: &mut Addresses) -> Result<(), DecapError> {
+async fn follow(program: &mut Decapsulator, addresses: &mut Addresses) -> io::Result<()> {
     loop {
-        addresses.changed().await.map_err(DecapError::Follow)?;
-        let now = addresses.list().await.map_err(DecapError::List)?;
-        if let Err(error) = program.set_endpoints(&now) {
-            tracing::error!("{error}");
+        match addresses.list().await {
+            Ok(now) => {
+                program.set_endpoints(&now).unwrap_or_else(|error| tracing::error!("{error}"));
+                addresses.changed().await?;
+            }
+            Err(error) => {
+                tracing::warn!("{}; trying again in {} s", DecapError::List(error), RETRY.as_secs());
+                sleep(RETRY).await;
+            }
         }
     }
 }
