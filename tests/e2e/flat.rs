@@ -141,9 +141,13 @@ fn service(name: &str, vip: IpAddr, port: u16, protocol: Protocol) -> Service {
     Service { backends: backends.collect(), ..service }
 }
 
-/// Every VIP is in the client's own subnet, and it knows of none.
+/// Every VIP is in the client's own subnet, and it knows of none, nor listens to what it has not asked for.
 fn a_newcomer_reaches_announced_vips(tools: Tools) -> Result<()> {
     let mut flat = Flat::new(tools)?;
+    flat.namespace(CLIENT.0).run(|| {
+        let deaf = ["ipv4/conf/eth0/drop_gratuitous_arp", "ipv6/conf/eth0/drop_unsolicited_na"];
+        deaf.iter().try_for_each(|key| std::fs::write(format!("/proc/sys/net/{key}"), "1"))
+    })??;
     let announced = addresses(ANNOUNCED).into_iter().flat_map(|vip| {
         let web = service("web", vip, HTTP_PORT, Protocol::Tcp).with("announce = \"l2\"");
         [web, service("echo", vip, ECHO_PORT, Protocol::Udp)]

@@ -129,6 +129,22 @@ impl Lab {
         self.ip(node, &[format!("link set eth0 mtu {mtu}")])
     }
 
+    /// Makes the balancer's device towards a client a port of a new bridge, which has its addresses from now on.
+    pub fn put_behind_bridge(&self, node: Node, bridge: &str) -> Result<()> {
+        let (v4, v6) = (node.gateway4(), node.gateway6());
+        self.ip(
+            Node::Balancer,
+            &[
+                format!("link add {bridge} type bridge"),
+                format!("address flush dev {node}"),
+                format!("link set {node} master {bridge}"),
+                format!("address add {v4}/24 dev {bridge}"),
+                format!("address add {v6}/64 dev {bridge} nodad"),
+                format!("link set {bridge} up"),
+            ],
+        )
+    }
+
     /// How many bytes of IP `node` believes to fit the way to an address, if somebody or something told it.
     pub fn path_mtu(&self, node: Node, to: IpAddr) -> Result<Option<u64>> {
         let routes = ip::query(&self.name(node), &["route", "get", &to.to_string()])?;
