@@ -88,7 +88,9 @@ fn from_backend<P: Packet, T: Tables>(
     // What is for the host itself, such as the answer to a health check, stays as it is.
     let routed = routed(packet, link, datagram).ok_or(PassReason::NotForVip)?;
     let onward = packet.route(&routed);
-    if onward == Onward::Nowhere {
+    // Nor does what the host has to tell the backend that it is too big: the backend knows no flow from the VIP.
+    let may_fragment = datagram.outer_fragment == Be16::new(0);
+    if onward == Onward::Nowhere || onward == Onward::TooBig && !may_fragment {
         return Err(PassReason::NotForVip.into());
     }
     translate::to_client(packet, link.length, datagram, ports, service).ok_or(DropReason::Inconsistent)?;

@@ -172,7 +172,8 @@ impl Packet for XdpPacket {
                 interface: words[2],
                 macs: MacPair::from_words([words[13], words[14], words[15]]).reversed(),
             }),
-            Ok(BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED) => Onward::Host,
+            Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Onward::Host,
+            Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Onward::TooBig,
             _ => Onward::Nowhere,
         }
     }
