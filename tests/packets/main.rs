@@ -3,6 +3,7 @@
 //! The kernel's half needs root and is skipped without, and says so.
 
 mod fixtures;
+mod lawful;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,13 +11,15 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::fixtures::counts::{Counter, ROW};
 use crate::fixtures::frames::{Draft, tcp, udp};
-use crate::fixtures::sides::{Action, Host, Kernel, SHORTEST_IN_KERNEL, Seen, Side};
+use crate::fixtures::routes::Routes;
+use crate::fixtures::sides::{Action, Host, Kernel, SHORTEST_IN_KERNEL, Side};
 use crate::fixtures::world::World;
 use crate::fixtures::{Fixture, hex};
+use crate::lawful::{check_counts, check_lawful};
 use anyhow::{Result, anyhow, ensure};
 use lb_common::verdict::DropReason;
 use lb_userspace::datapath::apply;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -35,12 +38,27 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = fixtures.iter().cloned().map(on_host).collect();
     trials.extend(fixtures.into_iter().filter(Fixture::runs_in_kernel).map(in_kernel));
     trials.extend(laws());
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let conclusion = match run(&arguments, trials) {
+        Ok(conclusion) => conclusion,
+        Err(error) => {
+            eprintln!("cannot start: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     if !arguments.list {
         let passed = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         println!("fixtures: {} host, {} kernel", passed(&HOST_PASSED), passed(&KERNEL_PASSED));
     }
     conclusion.exit_code()
+}
+
+/// Runs the trials on a host with routes of its own, as far as the kernel's side runs at all.
+fn run(arguments: &Arguments, trials: Vec<Trial>) -> Result<Conclusion> {
+    if arguments.list || !rustix::process::geteuid().is_root() {
+        return Ok(libtest_mimic::run(arguments, trials));
+    }
+    let routes = Routes::new()?;
+    routes.namespace().run(|| libtest_mimic::run(arguments, trials))
 }
 
 fn on_host(fixture: Fixture) -> Trial {
@@ -170,43 +188,6 @@ fn agree(host: &mut Host<'_>, kernel: &mut Kernel<'_>, frame: &[u8]) -> Result<(
 fn lawful(host: &mut Host<'_>, frame: &[u8]) -> Result<()> {
     let seen = host.observe(frame)?;
     check_lawful(frame, &seen).map_err(|error| anyhow!("{error:#}\nframe {}", hex(frame)))
-}
-
-/// A frame that is not forwarded is unchanged; one that is gets an outer header or none, and is the same behind it. An answer
-/// is a frame of its own.
-fn check_lawful(frame: &[u8], seen: &Seen) -> Result<()> {
-    let answered = seen.counts.keys().any(|counter| matches!(counter, Counter::Answer(..)));
-    match seen.action {
-        Action::Aborted => return Err(anyhow!("the program aborted")),
-        Action::Pass | Action::Drop => ensure!(seen.frame == frame, "the frame was changed"),
-        Action::Transmit if answered => {}
-        Action::Transmit | Action::Redirect => {
-            let outer = seen.frame.len().checked_sub(frame.len());
-            ensure!(matches!(outer, Some(0 | 20 | 40)), "the frame is now {} bytes long", seen.frame.len());
-            let tags = frame[12..]
-                .chunks(4)
-                .take(2)
-                .take_while(|tag| matches!(tag[..2], [0x81, 0x00] | [0x88, 0xa8]));
-            let link = 14 + 4 * tags.count();
-            ensure!(seen.frame.ends_with(&frame[link..]), "the IP packet was changed");
-        }
-    }
-    check_counts(seen)
-}
-
-/// A packet is counted once: under its reason if it was not forwarded, else under its backend.
-fn check_counts(seen: &Seen) -> Result<()> {
-    let sum = |of: fn(&Counter) -> bool| -> u64 {
-        seen.counts.iter().filter(|(counter, _)| of(counter)).map(|(_, count)| count).sum()
-    };
-    let reasons = sum(|counter| matches!(counter, Counter::Reason(..) | Counter::Answer(..)));
-    let forwarded = sum(|counter| matches!(counter, Counter::Forwarded(_, "packets")));
-    let expected = match seen.action {
-        Action::Transmit | Action::Redirect if reasons == 0 => (0, 1),
-        _ => (1, 0),
-    };
-    ensure!((reasons, forwarded) == expected, "{:?} was counted as {:?}", seen.action, seen.counts);
-    Ok(())
 }
 
 /// 1000 flows go to the same backends on both sides, and about as many to each of the five.
