@@ -1,6 +1,7 @@
 //! What holds for any packet, whatever became of it.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use etherparse::{IpNumber, NetSlice, SlicedPacket, TransportSlice};
 use lb_common::verdict::PassReason;
 use lb_userspace::model::ForwardMode;
 
@@ -85,4 +86,51 @@ pub(crate) fn check_counts(seen: &Seen) -> Result<()> {
     };
     ensure!((reasons, forwarded) == expected, "{:?} was counted as {:?}", seen.action, seen.counts);
     Ok(())
+}
+
+/// Whether every checksum in a frame is right that is there: of IPv4 headers, of TCP and of UDP, in tunnels too.
+pub(crate) fn check_checksums(frame: &[u8]) -> Result<()> {
+    check_packet(&SlicedPacket::from_ethernet(frame)?)
+}
+
+fn check_packet(packet: &SlicedPacket<'_>) -> Result<()> {
+    let Some(net) = &packet.net else { bail!("there is no IP") };
+    if let NetSlice::Ipv4(ip) = net {
+        let header = ip.header().to_header();
+        ensure!(header.header_checksum == header.calc_header_checksum(), "of IPv4: {header:?}");
+    }
+    match (&packet.transport, net.ip_payload_ref()) {
+        (Some(transport), _) => check_transport(net, transport),
+        (None, Some(inside)) if matches!(inside.ip_number, IpNumber::IPV4 | IpNumber::IPV6) => {
+            check_packet(&SlicedPacket::from_ip(inside.payload)?)
+        }
+        _ => bail!("there is neither transport nor tunnel"),
+    }
+}
+
+fn check_transport(net: &NetSlice<'_>, transport: &TransportSlice<'_>) -> Result<()> {
+    let (sent, right) = match (net, transport) {
+        (NetSlice::Ipv4(ip), TransportSlice::Tcp(tcp)) => {
+            (tcp.checksum(), tcp.calc_checksum_ipv4(ip.header().source(), ip.header().destination())?)
+        }
+        (NetSlice::Ipv6(ip), TransportSlice::Tcp(tcp)) => {
+            (tcp.checksum(), tcp.calc_checksum_ipv6(ip.header().source(), ip.header().destination())?)
+        }
+        (NetSlice::Ipv4(ip), TransportSlice::Udp(udp)) => {
+            let right = udp.to_header().calc_checksum_ipv4(&ip.header().to_header(), udp.payload())?;
+            // None was sent.
+            (udp.checksum(), if udp.checksum() == 0 { 0 } else { right })
+        }
+        (NetSlice::Ipv6(ip), TransportSlice::Udp(udp)) => {
+            (udp.checksum(), udp.to_header().calc_checksum_ipv6(&ip.header().to_header(), udp.payload())?)
+        }
+        _ => bail!("neither TCP nor UDP"),
+    };
+    ensure!(sent == right, "of {transport:?}: {sent:#06x}, which should be {right:#06x}");
+    match transport {
+        TransportSlice::Udp(udp) if matches!(udp.destination_port(), 6080 | 6081) => {
+            check_packet(&SlicedPacket::from_ip(udp.payload())?)
+        }
+        _ => Ok(()),
+    }
 }
