@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use lb_common::verdict::DropReason;
-use lb_userspace::datapath::apply;
+use lb_common::verdict::{AnswerReason, DropReason, Verdict};
+use lb_userspace::datapath::{Datapath as _, Image, apply};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -31,11 +31,13 @@ pub(crate) fn all() -> Vec<Trial> {
         kernel_trial(
             "law::packets for others pass while nothing is announced or translated",
             move |kernel| {
-                without_features(kernel, |kernel| {
+                let plain = |tables: &mut Image| tables.features.clear();
+                with_tables(kernel, plain, |kernel| {
                     cut_everywhere(&bystanders(), SHORTEST_IN_KERNEL, |frame| passes(kernel, frame))
                 })
             },
         ),
+        kernel_trial("law::an interface without a MAC address answers nobody", nameless),
         host_trial("law::every fixture's packet is handled lawfully wherever it is cut off", |host| {
             let short = fixtures::all().into_iter().map(|fixture| fixture.frame).filter(|f| f.len() <= 150);
             cut_everywhere(&short.collect::<Vec<_>>(), 0, |frame| lawful(host, frame))
@@ -84,12 +86,10 @@ pub(crate) fn all() -> Vec<Trial> {
 
 /// Every service's backends are moved beyond the end of their table, then back.
 fn damaged_table(kernel: &mut Kernel<'static>) -> Result<()> {
-    let mut damaged = WORLD.image.clone();
-    damaged.services.values_mut().for_each(|service| service.backend_base = u32::MAX / 2);
-    apply(kernel.datapath(), &WORLD.image, &damaged)?;
-    let seen = kernel.observe(&tcp("192.0.2.50:80").frame());
-    apply(kernel.datapath(), &damaged, &WORLD.image)?;
-    let seen = seen?;
+    let damage = |tables: &mut Image| {
+        tables.services.values_mut().for_each(|service| service.backend_base = u32::MAX / 2);
+    };
+    let seen = with_tables(kernel, damage, |kernel| kernel.observe(&tcp("192.0.2.50:80").frame()))?;
     let counted = seen.counts.get(&Counter::Reason(ROW, DropReason::Inconsistent.label()));
     ensure!(seen.action == Action::Drop && counted == Some(&1), "{seen}");
     let said = kernel.datapath().take_log();
@@ -98,17 +98,30 @@ fn damaged_table(kernel: &mut Kernel<'static>) -> Result<()> {
     Ok(())
 }
 
-/// Nothing is announced and nothing translated: what is for no VIP is not looked at.
-fn without_features(
+/// Runs a test on changed tables, and changes them back.
+fn with_tables<T>(
     kernel: &mut Kernel<'static>,
-    test: impl FnOnce(&mut Kernel<'static>) -> Result<()>,
-) -> Result<()> {
-    let mut plain = WORLD.image.clone();
-    plain.features.clear();
-    apply(kernel.datapath(), &WORLD.image, &plain)?;
+    change: impl FnOnce(&mut Image),
+    test: impl FnOnce(&mut Kernel<'static>) -> Result<T>,
+) -> Result<T> {
+    let mut changed = WORLD.image.clone();
+    change(&mut changed);
+    apply(kernel.datapath(), &WORLD.image, &changed)?;
     let result = test(kernel);
-    apply(kernel.datapath(), &plain, &WORLD.image)?;
+    apply(kernel.datapath(), &changed, &WORLD.image)?;
     result
+}
+
+/// Who asks on an interface whose MAC address is not known, which the daemon has not told yet, is the stack's.
+fn nameless(kernel: &mut Kernel<'static>) -> Result<()> {
+    let asks = fixtures::answered().into_iter().filter(|fixture| {
+        matches!(fixture.verdict, Verdict::Answer(AnswerReason::Arp | AnswerReason::Neighbor))
+    });
+    with_tables(
+        kernel,
+        |tables| tables.interfaces.clear(),
+        |kernel| asks.map(|fixture| fixture.frame).try_for_each(|frame| passes(kernel, &frame)),
+    )
 }
 
 fn frames(drafts: impl IntoIterator<Item = Draft>) -> Vec<Vec<u8>> {
@@ -239,6 +252,7 @@ fn passes(side: &mut impl Side, frame: &[u8]) -> Result<()> {
 
 /// Both sides do the same to a frame, and something lawful.
 fn agree(host: &mut Host<'_>, kernel: &mut Kernel<'_>, frame: &[u8]) -> Result<()> {
+    host.tables.set_now(kernel.datapath().clock());
     let (on_host, in_kernel) = (host.observe(frame)?, kernel.observe(frame)?);
     ensure!(on_host == in_kernel, "they differ\nframe  {}\nhost   {on_host}\nkernel {in_kernel}", hex(frame));
     check_lawful(frame, &in_kernel)
