@@ -85,10 +85,10 @@ fn of_mutations() -> Vec<Trial> {
 fn of_checksums() -> Vec<Trial> {
     vec![
         host_trial("law::every checksum is right that was right", |host| {
-            check(4_000, &forwarded(), |frame| keeps_checksums(host, frame))
+            check(2_000, &forwarded(), |frame| keeps_checksums(host, frame))
         }),
         kernel_trial("law::every checksum is right in the kernel that was right", |kernel| {
-            check(2_000, &forwarded(), |frame| keeps_checksums(kernel, frame))
+            check(1_000, &forwarded(), |frame| keeps_checksums(kernel, frame))
         }),
     ]
 }
@@ -249,7 +249,9 @@ fn forwarded() -> impl Strategy<Value = Vec<u8>> {
     // Ports 53 and 54 are those of UDP.
     let make =
         |vip: &str| if [":53", ":54"].iter().any(|port| vip.ends_with(port)) { udp(vip) } else { tcp(vip) };
-    let payload = prop::collection::vec(any::<u8>(), 0..300);
+    let payload = (0..300usize, any::<u8>()).prop_map(|(length, factor)| {
+        (0..length).map(|at| (at as u8).wrapping_mul(factor)).collect::<Vec<_>>()
+    });
     let shape = (any::<u16>(), any::<[u8; 2]>(), any::<u8>(), 0..20usize);
     (prop::sample::select(vips.to_vec()), payload, shape).prop_map(move |(vip, payload, shape)| {
         let (port, [third, fourth], tos, padding) = shape;
