@@ -37,10 +37,26 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// The hash that all fragments of this packet have in common.
+    /// The hash that all fragments of this packet have in common. The protocol is a part of it in IPv4 (RFC 791, section 3.2);
+    /// in IPv6 a later fragment does not know what stands behind the extension headers of the first (RFC 8200, section 4.5).
     #[inline(always)]
     pub fn fragments(&self, key: &HashKey, identification: usize) -> u64 {
-        key.fragments(self.addresses, identification, self.protocol)
+        let protocol = if self.is_ipv6 { protocol::IPV6_FRAGMENT } else { self.protocol };
+        key.fragments(self.addresses, identification, protocol)
+    }
+
+    /// Whether TCP or UDP may follow, as far as a later fragment can tell.
+    #[inline(always)]
+    pub const fn may_have_ports(&self) -> bool {
+        matches!(
+            self.protocol,
+            protocol::TCP
+                | protocol::UDP
+                | protocol::IPV6_HOP_BY_HOP
+                | protocol::IPV6_ROUTING
+                | protocol::IPV6_DESTINATION
+                | protocol::AUTHENTICATION
+        )
     }
 
     /// The protocol number by which a tunnel announces this packet (RFC 2003, RFC 4213).
@@ -287,6 +303,8 @@ impl IpHeader for Ipv6Header {
 
 /// Extension headers that are walked through. A packet with more is dropped: nobody sends it for a good reason.
 const EXTENSIONS: usize = 8;
+/// Where they begin at the latest, in a frame: quoted ones stand behind others.
+const FURTHEST: usize = 0xfff;
 
 /// What stands behind an IPv6 header's extension headers, in one word.
 ///
@@ -337,13 +355,17 @@ impl Extensions {
     }
 
     /// Walks through the extension headers (RFC 8200, section 4) of the packet whose IP header begins at `start`; `None` if
-    /// one is cut off, or there are too many.
+    /// one is cut off, or there are too many, or they begin too late.
     ///
     /// Behind the fragment header of a later fragment there are no headers but pieces of them.
     #[inline(always)]
     pub fn walk<P: Packet>(packet: &P, start: usize, next: u8) -> Option<Self> {
+        if start > FURTHEST {
+            return None;
+        }
         let (mut header, mut next, mut seen) = (IPV6_LENGTH, next, 0);
-        for _ in 0..EXTENSIONS {
+        // One round more, to see what follows the last of them.
+        for _ in 0..=EXTENSIONS {
             match next {
                 protocol::IPV6_FRAGMENT => {
                     let fragment: FragmentHeader = packet.read(start + header)?;

@@ -8,10 +8,12 @@ use proptest::prelude::*;
 use super::sides::{Host, Kernel};
 use super::unwrapping::inners;
 use super::{fixtures, kernel_trial, tunnels, with_tags};
+use crate::failed;
 use crate::fixtures::counts::Counter;
 use crate::fixtures::sides::{Action, SHORTEST_IN_KERNEL, Seen, Side};
 use crate::fixtures::{self as balancer, hex};
-use crate::{check, failed, link_length, mutations};
+use crate::lawful::link_length;
+use crate::laws::{check, mutations};
 
 /// The longest frame that is mutated: longer ones only take longer.
 const SHORT: usize = 256;

@@ -200,7 +200,7 @@ fn wrapped(way: Way, destination: &str, payload: Vec<u8>) -> Draft {
         Way::Ipip => other(&format!("{destination}:0"), number),
         Way::Gue => udp(&format!("{destination}:6080")),
     };
-    outer.around(payload)
+    outer.payload(&payload)
 }
 
 /// Puts a packet into an outer one of its family.

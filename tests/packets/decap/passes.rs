@@ -93,7 +93,7 @@ fn broken() -> Vec<Fixture> {
         .passes(Malformed),
         given(
             "an IPv6 extension header longer than the packet",
-            six().around(vec![4, 200, 0, 0, 0, 0, 0, 0]).patched(IP + 6, &[60]),
+            six().payload(&[4, 200, 0, 0, 0, 0, 0, 0]).patched(IP + 6, &[60]),
         )
         .passes(Malformed),
     ]
@@ -147,7 +147,7 @@ fn variants() -> Vec<Fixture> {
     let all = tunnels().filter(|(_, way, _)| *way == Way::Gue).flat_map(|(tunnel, way, wrap)| {
         [0x00, 0x20, 0x80, 0xc0].map(|first| {
             let payload = [&[first, 4, 0, 0][..], &bytes(inner())].concat();
-            given(format!("{tunnel} that begins with {first:02x}"), wrap(way, inner()).around(payload))
+            given(format!("{tunnel} that begins with {first:02x}"), wrap(way, inner()).payload(&payload))
                 .passes(GueVariant)
         })
     });

@@ -119,9 +119,8 @@ fn lengths() -> Vec<Fixture> {
             let frame = outer.clone().patched(at + 4, &(length as u16).to_be_bytes());
             fixtures.push(given(format!("a UDP length of {length} over {family}"), frame).drops(UdpLength));
         }
-        fixtures.push(
-            given(format!("GUE over {family} around nothing"), outer.around(Vec::new())).drops(InnerHeader),
-        );
+        fixtures
+            .push(given(format!("GUE over {family} around nothing"), outer.payload(&[])).drops(InnerHeader));
     }
     fixtures
 }
@@ -136,7 +135,7 @@ fn inner_headers() -> Vec<Fixture> {
     let mut fixtures = Vec::new();
     for (tunnel, way, wrap) in tunnels() {
         let around = |what: &str, payload: Vec<u8>| {
-            given(format!("{what} in {tunnel}"), wrap(way, inner()).around(payload))
+            given(format!("{what} in {tunnel}"), wrap(way, inner()).payload(&payload))
         };
         fixtures.extend([
             around("an IPv4 header of four words", patched(inner(), 0x44)).drops(InnerHeader),
@@ -147,18 +146,18 @@ fn inner_headers() -> Vec<Fixture> {
             around("an inner packet of version 7", patched(inner(), 0x75)).drops(InnerHeader),
         ]);
         let six = |what: &str, payload: Vec<u8>| {
-            given(format!("{what} in {tunnel}"), wrap(way, inner6()).around(payload))
+            given(format!("{what} in {tunnel}"), wrap(way, inner6()).payload(&payload))
         };
         fixtures.push(six("39 bytes of IPv6", bytes(inner6())[..39].to_vec()).drops(InnerHeader));
     }
     for version in [0, 3, 9, 15] {
-        let packet = in4(Way::Ipip, inner()).around(patched(inner(), version << 4 | 5));
+        let packet = in4(Way::Ipip, inner()).payload(&patched(inner(), version << 4 | 5));
         fixtures.push(given(format!("IP in IP around version {version}"), packet).drops(InnerHeader));
     }
     let (four, six) = (in4(Way::Ipip, inner()), in6(Way::Ipip, inner6()));
     fixtures.extend([
-        given("IPv6 announced as IPv4", four.around(bytes(inner6()))).drops(InnerHeader),
-        given("IPv4 announced as IPv6", six.around(bytes(inner()))).drops(InnerHeader),
+        given("IPv6 announced as IPv4", four.payload(&bytes(inner6()))).drops(InnerHeader),
+        given("IPv4 announced as IPv6", six.payload(&bytes(inner()))).drops(InnerHeader),
         given("IP in IP around nothing", wrapped(Way::Ipip, BACKEND4, Vec::new()).from(BALANCER4))
             .drops(InnerHeader),
         given(
@@ -182,7 +181,7 @@ fn inner_lengths() -> Vec<Fixture> {
     for (tunnel, way, wrap) in tunnels() {
         let (whole4, whole6) = (bytes(inner()).len() as u16, bytes(inner6()).len() as u16 - 40);
         let mut push = |what: &str, packet: Draft, payload: Vec<u8>, padding: usize| {
-            let given = given(format!("{what} in {tunnel}"), wrap(way, packet).around(payload));
+            let given = given(format!("{what} in {tunnel}"), wrap(way, packet).payload(&payload));
             fixtures.push(given.padded(padding).drops(InnerLength));
         };
         push("IPv4 one byte longer than its room", inner(), with(inner(), 2, whole4 + 1), 0);

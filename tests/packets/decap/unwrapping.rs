@@ -64,7 +64,7 @@ fn ends() -> Vec<Fixture> {
         let trailed = [bytes(inner.clone()), vec![0xdd; 5]].concat();
         given(
             format!("bytes behind the inner packet in {tunnel} are cut off"),
-            wrap(way, inner.clone()).around(trailed),
+            wrap(way, inner.clone()).payload(&trailed),
         )
         .unwraps(way.unwrapped(), inner)
     });
@@ -114,7 +114,7 @@ fn headers() -> Vec<Fixture> {
             .unwraps(Unwrapped::Gue, fragment()),
         given(
             "an inner packet that is only a header",
-            in4(Way::Ipip, inner()).around(bytes(inner())[..20].to_vec()).patched(TRANSPORT4 + 2, &[0, 20]),
+            in4(Way::Ipip, inner()).payload(&bytes(inner())[..20]).patched(TRANSPORT4 + 2, &[0, 20]),
         )
         .unwraps(
             Unwrapped::Ipip,
@@ -136,7 +136,7 @@ fn gue() -> Vec<Fixture> {
     let inner = || udp("[2001:db8::10]:53");
     let padded = [bytes(inner()), vec![0; 4]].concat();
     // The UDP header counts four bytes less than the IP header does, and its checksum covers only those that it counts.
-    let mut short = in4(Way::Gue, inner()).around(padded).frame();
+    let mut short = in4(Way::Gue, inner()).payload(&padded).frame();
     let length = (short.len() - TRANSPORT4 - 4) as u16;
     short[TRANSPORT4 + 4..TRANSPORT4 + 6].copy_from_slice(&length.to_be_bytes());
     short[TRANSPORT4 + 6..TRANSPORT4 + 8].copy_from_slice(&[0, 0]);
