@@ -34,9 +34,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let fixtures = fixtures::all();
     let mut trials: Vec<Trial> = fixtures.iter().cloned().map(on_host).collect();
+    trials.push(decoder::trial());
     trials.extend(fixtures.into_iter().filter(Fixture::runs_in_kernel).map(in_kernel));
     trials.extend(laws());
-    trials.push(Trial::ignorable_test("decoder::everything is well-formed", by_the_decoder));
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         let passed = |count: &AtomicUsize| count.load(Ordering::Relaxed);
@@ -82,15 +82,6 @@ fn kernel_trial(
         test(kernel).map_err(failed)?;
         Ok(Completion::Completed)
     })
-}
-
-/// The kernel's program writes, tshark reads.
-fn by_the_decoder() -> Result<Completion, Failed> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(Completion::ignored_with("needs root"));
-    }
-    decoder::everything_is_well_formed().map_err(failed)?;
-    Ok(Completion::Completed)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]
