@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     trials.extend(fixtures.into_iter().filter(Fixture::runs_in_kernel).map(in_kernel));
     trials.extend(laws::all());
     trials.extend(decap::trials());
-    trials.push(Trial::ignorable_test("decoder::everything is well-formed", by_the_decoder));
+    trials.push(decoder::trial());
     let conclusion = match run(&arguments, trials) {
         Ok(conclusion) => conclusion,
         Err(error) => {
@@ -100,15 +100,6 @@ fn kernel_trial(
         test(kernel).map_err(failed)?;
         Ok(Completion::Completed)
     })
-}
-
-/// The kernel's program writes, tshark reads.
-fn by_the_decoder() -> Result<Completion, Failed> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(Completion::ignored_with("needs root"));
-    }
-    decoder::everything_is_well_formed().map_err(failed)?;
-    Ok(Completion::Completed)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]

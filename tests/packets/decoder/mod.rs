@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, Icmpv4Type, Icmpv6Type, PacketBuilder};
 use lb_userspace::model::ForwardMode;
+use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::fixtures::frames::{CLIENT_PORT, CLIENT4, CLIENT6, Draft, tcp, udp};
 use crate::fixtures::hex;
@@ -31,8 +32,19 @@ fn case(what: impl Into<String>, frame: impl Into<Vec<u8>>, protocols: impl Into
     Case { what: what.into(), frame: frame.into(), protocols: protocols.into() }
 }
 
+/// The kernel's program writes, tshark reads.
+pub(crate) fn trial() -> Trial {
+    Trial::ignorable_test("decoder::everything is well-formed", || {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Completion::ignored_with("needs root"));
+        }
+        everything_is_well_formed().map_err(|error| Failed::from(format!("{error:#}")))?;
+        Ok(Completion::Completed)
+    })
+}
+
 /// Every kind of frame that the program sends is well-formed, and each of its checksums right; a bit that tips over is noticed.
-pub(crate) fn everything_is_well_formed() -> Result<()> {
+fn everything_is_well_formed() -> Result<()> {
     let host = Host::new()?;
     let directory = tempfile::TempDir::new().context("no temporary directory")?;
     let cases: Vec<Case> =
