@@ -74,7 +74,7 @@ fn carries(tools: Tools, mode: ForwardMode, vip: IpAddr, like: IpAddr) -> Result
     let target = SocketAddr::new(vip, ECHO_PORT);
     ensure_spread(&Asker::requests(&site.client(1), target, REQUESTS)?)?;
     // The largest datagram that fits a client's frame.
-    Asker::open(&site.client(1), target)?.ask(&"x".repeat(1400)).context("a large datagram")?;
+    Asker::open(&site.client(1), target)?.ask("x".repeat(1400)).context("a large datagram")?;
     for node in BACKENDS {
         let unwrapped = counted(&site, node, &format!("unwrapped_{mode}"))?;
         ensure!(unwrapped > 10, "{node} unwrapped {unwrapped} packets");
@@ -96,11 +96,8 @@ fn jumbo_frames_in_gue(tools: Tools) -> Result<()> {
 
 fn jumbo_frames(tools: Tools, mode: ForwardMode) -> Result<()> {
     let mut site = Site::new(tools)?;
-    let (client, backend) = (Node::Client(1), Node::Backend(1));
-    for (node, mtu) in [(client, 9000), (backend, 9100)] {
-        site.lab.ip(Node::Balancer, &[format!("link set {node} mtu {mtu}")])?;
-        site.lab.ip(node, &[format!("link set eth0 mtu {mtu}")])?;
-    }
+    let backend = Node::Backend(1);
+    site.lab.set_mtu(9000)?;
     site.decapsulate_with(&["--metrics", &metrics()])?;
     let xdp = &site.lab.link(backend, "eth0")?["xdp"];
     ensure!(xdp["mode"] == 1, "it is not attached natively: {xdp}");
@@ -108,7 +105,7 @@ fn jumbo_frames(tools: Tools, mode: ForwardMode) -> Result<()> {
     site.serve(&Config::new(vec![service]))?;
     let asker = Asker::open(&site.client(1), (VIP4, ECHO_PORT).into())?;
     for length in [1400, 3500, 4096, 8900] {
-        asker.ask(&"x".repeat(length)).with_context(|| format!("a datagram of {length} bytes"))?;
+        asker.ask("x".repeat(length)).with_context(|| format!("a datagram of {length} bytes"))?;
     }
     let unwrapped = counted(&site, backend, &format!("unwrapped_{mode}"))?;
     ensure!(unwrapped == 4, "{unwrapped} packets were unwrapped");

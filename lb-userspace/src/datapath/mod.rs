@@ -208,7 +208,7 @@ fn publish<D: Datapath + ?Sized>(datapath: &mut D, changes: &Changes) -> Result<
 pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfaces: &[u32]) -> Settings {
     let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
     // What the kernel says of its coarse clock is the length of its tick, and below a second.
-    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec as u32;
+    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.unsigned_abs() as u32;
     let interfaces = rows(interfaces);
     Settings { hash_key, bucket_sets, flow_sets, fragment_sets, tick_ns, interfaces }
 }
