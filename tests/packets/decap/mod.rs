@@ -184,23 +184,23 @@ impl Way {
 
 /// `inner` in an IPv4 packet from the balancer to the backend.
 fn in4(way: Way, inner: Draft) -> Draft {
-    wrapped(way, BACKEND4, bytes(inner)).from(BALANCER4)
+    wrapped(way, BACKEND4, &bytes(inner)).from(BALANCER4)
 }
 
 /// `inner` in an IPv6 packet from the balancer to the backend.
 fn in6(way: Way, inner: Draft) -> Draft {
-    wrapped(way, BACKEND6, bytes(inner)).from(BALANCER6)
+    wrapped(way, BACKEND6, &bytes(inner)).from(BALANCER6)
 }
 
 /// Bytes in a tunnel to an address.
-fn wrapped(way: Way, destination: &str, payload: Vec<u8>) -> Draft {
+fn wrapped(way: Way, destination: &str, payload: &[u8]) -> Draft {
     let version = payload.first().map(|first| first >> 4);
     let number = if version == Some(6) { IpNumber::IPV6 } else { IpNumber::IPV4 };
     let outer = match way {
         Way::Ipip => other(&format!("{destination}:0"), number),
         Way::Gue => udp(&format!("{destination}:6080")),
     };
-    outer.payload(&payload)
+    outer.payload(payload)
 }
 
 /// Puts a packet into an outer one of its family.

@@ -56,15 +56,15 @@ fn elsewhere() -> Vec<Fixture> {
     let mut fixtures = Vec::new();
     for way in Way::BOTH {
         for (destination, sender) in [("10.9.0.2", BALANCER4), ("192.0.2.10", "203.0.113.1")] {
-            let outer = wrapped(way, destination, bytes(inner())).from(sender);
+            let outer = wrapped(way, destination, &bytes(inner())).from(sender);
             fixtures.push(given(format!("{way:?} from {sender} to {destination}"), outer).passes(NotForHost));
         }
         for (destination, sender) in [("[fd00:9::2]", "fd00:8::7"), ("[2001:db8::10]", "2001:db8:c::7")] {
-            let outer = wrapped(way, destination, bytes(inner())).from(sender);
+            let outer = wrapped(way, destination, &bytes(inner())).from(sender);
             fixtures.push(given(format!("{way:?} from {sender} to {destination}"), outer).passes(NotForHost));
         }
         // Even nonsense, when it is for somebody else.
-        let wrong = wrapped(way, "10.9.0.2", vec![0x50; 8]).from(BALANCER4).patched(IP + 10, &[1, 1]);
+        let wrong = wrapped(way, "10.9.0.2", &[0x50; 8]).from(BALANCER4).patched(IP + 10, &[1, 1]);
         fixtures.push(given(format!("broken {way:?} for somebody else"), wrong).passes(NotForHost));
     }
     fixtures
@@ -151,8 +151,7 @@ fn variants() -> Vec<Fixture> {
                 .passes(GueVariant)
         })
     });
-    let wrong =
-        wrapped(Way::Gue, BACKEND4, vec![0, 4, 0, 0]).from(BALANCER4).patched(TRANSPORT4 + 6, &[1, 1]);
+    let wrong = wrapped(Way::Gue, BACKEND4, &[0, 4, 0, 0]).from(BALANCER4).patched(TRANSPORT4 + 6, &[1, 1]);
     all.chain([given("GUE of variant 0 with a wrong checksum is the stack's", wrong).passes(GueVariant)])
         .collect()
 }

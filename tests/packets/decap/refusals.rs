@@ -39,15 +39,12 @@ fn senders() -> Vec<Fixture> {
         ip.dont_fragment = false;
         ip.fragment_offset = IpFragOffset::try_new(9).expect("13 bits");
     });
-    let variant0 = wrapped(Way::Gue, BACKEND4, vec![0, 4, 0, 0]).from("203.0.113.1");
+    let variant0 = wrapped(Way::Gue, BACKEND4, &[0, 4, 0, 0]).from("203.0.113.1");
     fixtures.extend([
         given("a fragment of IP in IP from a sender that is not listed", fragment).drops(Unlisted),
         given("GUE of variant 0 from a sender that is not listed", variant0).drops(Unlisted),
-        given(
-            "nonsense in a tunnel from a sender that is not listed",
-            wrapped(Way::Ipip, BACKEND4, vec![0; 3]),
-        )
-        .drops(Unlisted),
+        given("nonsense in a tunnel from a sender that is not listed", wrapped(Way::Ipip, BACKEND4, &[0; 3]))
+            .drops(Unlisted),
         given(
             "a tagged tunnel packet from a sender that is not listed",
             in4(Way::Gue, inner()).from("203.0.113.1"),
@@ -158,14 +155,11 @@ fn inner_headers() -> Vec<Fixture> {
     fixtures.extend([
         given("IPv6 announced as IPv4", four.payload(&bytes(inner6()))).drops(InnerHeader),
         given("IPv4 announced as IPv6", six.payload(&bytes(inner()))).drops(InnerHeader),
-        given("IP in IP around nothing", wrapped(Way::Ipip, BACKEND4, Vec::new()).from(BALANCER4))
+        given("IP in IP around nothing", wrapped(Way::Ipip, BACKEND4, &[]).from(BALANCER4))
             .drops(InnerHeader),
-        given(
-            "IP in IP around nothing, with padding",
-            wrapped(Way::Ipip, BACKEND4, Vec::new()).from(BALANCER4),
-        )
-        .padded(4)
-        .drops(InnerHeader),
+        given("IP in IP around nothing, with padding", wrapped(Way::Ipip, BACKEND4, &[]).from(BALANCER4))
+            .padded(4)
+            .drops(InnerHeader),
     ]);
     fixtures
 }

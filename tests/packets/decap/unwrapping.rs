@@ -158,10 +158,10 @@ fn nested() -> Vec<Fixture> {
         given(format!("{tunnel} in IP in IP is unwrapped once"), in4(Way::Ipip, nested.clone()))
             .unwraps(Unwrapped::Ipip, nested)
     });
-    let strange = wrapped(Way::Ipip, BACKEND4, bytes(inner())).from("203.0.113.1");
+    let strange = wrapped(Way::Ipip, BACKEND4, &bytes(inner())).from("203.0.113.1");
     let unlisted = given(
         "a tunnel packet of somebody else's in a listed sender's is the stack's to judge",
-        wrapped(Way::Ipip, BACKEND4, bytes(strange.clone())).from(BALANCER4),
+        wrapped(Way::Ipip, BACKEND4, &bytes(strange.clone())).from(BALANCER4),
     );
     all.chain([unlisted.unwraps(Unwrapped::Ipip, strange)]).collect()
 }
