@@ -268,7 +268,7 @@ mod tests {
             protocol,
             mode: ForwardMode::Gue,
             table_size: 251,
-            limit: None,
+            limits: Vec::new(),
             health: None,
             options,
             backends: Vec::new(),

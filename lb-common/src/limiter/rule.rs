@@ -157,6 +157,16 @@ impl Rule {
             }
     }
 
+    /// A state that says nothing at `now`: what a source has that nobody knows yet.
+    #[inline(always)]
+    pub fn idle_state(&self, now: u64) -> u64 {
+        if self.algorithm == Algorithm::TokenBucket as u32 {
+            now & STATE_MASK
+        } else {
+            u64::from(self.position(now) >> 16) << 32
+        }
+    }
+
     /// What `units` units at `now` make of the word, or `None` if they are too many. The tag stays as it is.
     ///
     /// `word` may be anything: what this rule cannot have written counts as the most that it can have written.

@@ -66,7 +66,7 @@ fn a_full_configuration_is_read() {
     let web = &config.services[0];
     assert_eq!((web.name.as_str(), web.table_size), ("web", 251));
     assert_eq!((web.protocol, web.mode), (Protocol::Tcp, ForwardMode::DsrL2));
-    assert_eq!(web.limit, Some(Limit { rate: 1_000, burst: 200 }));
+    assert_eq!(web.limits, [Limit::try_new("source-packets", packets_per_source(1_000, 200)).unwrap()]);
     let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
     let port = std::num::NonZeroU16::new(8080);
     assert_eq!(web.health, Some(HealthCheck { interval, timeout, rise: 4, fall: 5, port }));
@@ -82,7 +82,7 @@ fn what_is_optional_has_defaults() {
     assert_eq!((config.daemon.metrics, config.daemon.hash_key), (None, None));
     assert_eq!(config.daemon.flows, 1_048_576);
     let web = &config.services[0];
-    assert_eq!((web.table_size, web.limit, web.backends.len()), (65_537, None, 0));
+    assert_eq!((web.table_size, web.limits.len(), web.backends.len()), (65_537, 0, 0));
     let health = web.health.unwrap();
     assert_eq!((health.interval, health.timeout), (Duration::from_secs(1), Duration::from_millis(500)));
     assert_eq!((health.rise, health.fall, health.port), (2, 3, None));

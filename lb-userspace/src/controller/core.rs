@@ -376,15 +376,20 @@ impl<D: Datapath> Core<D> {
         let placed = self.placement.service(&service.name);
         let owners = placed.map(Placed::owned_slots).unwrap_or_default();
         let (slots, moving) = placed.map_or((0, 0), |placed| (placed.slots().len(), placed.moving()));
-        let limit = |limit: crate::model::Limit| {
-            format!("{} packets/s per source, burst {}", limit.rate, limit.burst)
-        };
+        let mut limits = Vec::new();
+        let mut contended = 0;
+        for (key, limit) in self.services.limiters_met(service) {
+            limits.push(limit.policy().to_string());
+            // What limiters of all services let through cannot be told by service.
+            let own = key.service.is_some();
+            contended += if own { self.ledger.limiter(&key, &self.datapath)?.contended } else { 0 };
+        }
         Ok(ServiceView {
             name: service.name.clone(),
             vip: service.vip.to_string(),
             protocol: service.protocol,
             mode: service.mode,
-            limit: service.limit.map(limit),
+            limit: Some(limits.join("; ")).filter(|words| !words.is_empty()),
             options: OptionsView::of(service),
             table_size: service.table_size,
             slots: SlotsView { settled: (slots - moving) as u64, moving: moving as u64 },
@@ -394,7 +399,7 @@ impl<D: Datapath> Core<D> {
             bytes: forwarded.bytes,
             new_flows: forwarded.new_flows,
             limited: withheld.limited,
-            contended: withheld.contended,
+            contended,
         })
     }
 
