@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::flow::FlowEvent;
 use crate::hash::HashKey;
 use crate::limiter::rule::Rule;
-use crate::limiter::{LimiterEvent, Sets};
+use crate::limiter::{Asker, LimiterEvent, OPENS, Sets};
 use crate::slot::Slot;
 use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac, MacPair};
 
@@ -279,6 +279,12 @@ impl LimiterEntry {
     #[inline(always)]
     pub fn hash(&self, key: &HashKey, source: VipKey) -> u64 {
         key.source([source.high & self.mask[0], source.low & self.mask[1]], self.salt)
+    }
+
+    /// Whether it counts the packet at all.
+    #[inline(always)]
+    pub const fn counts(&self, asker: &Asker) -> bool {
+        self.flags & Self::NEW_CONNECTIONS == 0 || asker.traits & OPENS != 0
     }
 
     /// Where its buckets are.

@@ -23,7 +23,7 @@ use crate::layout::{
     BY_SOURCE, BackendEntry, CLOSED, Features, InterfaceEntry, LimiterEntry, MAX_LIMITERS, QUIC, Region,
     ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
 };
-use crate::limiter::{Asker, BucketSet, ECN_CAPABLE, LimiterEvent, OPENS, Ruling, ask};
+use crate::limiter::{Asker, BucketSet, ECN_CAPABLE, LimiterEvent, OPENS, Ruling, ask, ask_at_once};
 use crate::link::Link;
 use crate::packet::Packet;
 use crate::slot::{BackendId, Slot};
@@ -548,8 +548,8 @@ fn limit<P: Packet, T: Tables>(
     let capable = if ecn::is_capable(datagram.tos) { ECN_CAPABLE } else { 0 };
     let source = source_of(packet, load.link.length, datagram.is_ipv6).ok_or(DropReason::Inconsistent)?;
     let asker = Asker { source, bytes: (ETHERNET_LENGTH + datagram.length) as u32, traits: opens | capable };
-    let mut strictest = Ruling::Pass;
-    for at in 0..MAX_LIMITERS {
+    let mut strictest = ask_at_once(tables, service.limiters.first, &asker);
+    for at in 1..MAX_LIMITERS {
         if at >= service.limiters.count {
             break;
         }

@@ -111,16 +111,22 @@ pub enum Admission {
 #[inline(always)]
 pub fn charge<S: BucketSet>(set: &S, hash: u64, now: u64, rule: &Rule, units: u64) -> Admission {
     for _ in 0..ATTEMPTS {
-        let (way, old, start) = find(set, hash << STATE_BITS, now, rule);
-        if way == WAYS {
-            break;
-        }
-        let Some(new) = rule.admit(start, now, units) else { return Admission::Limited };
-        if set.exchange(way, old, new) {
-            return Admission::Admitted;
+        if let Some(admission) = charge_once(set, hash, now, rule, units) {
+            return admission;
         }
     }
     Admission::Contended
+}
+
+/// [`charge`] with one attempt: `None` if another CPU changed the bucket in the meantime.
+#[inline(always)]
+fn charge_once<S: BucketSet>(set: &S, hash: u64, now: u64, rule: &Rule, units: u64) -> Option<Admission> {
+    let (way, old, start) = find(set, hash << STATE_BITS, now, rule);
+    if way == WAYS {
+        return Some(Admission::Contended);
+    }
+    let Some(new) = rule.admit(start, now, units) else { return Some(Admission::Limited) };
+    set.exchange(way, old, new).then_some(Admission::Admitted)
 }
 
 /// The way of the tag's bucket, or else the first that has nothing to say, or else [`WAYS`]; its word, and the word to go on
@@ -188,19 +194,59 @@ pub enum LimiterEvent {
 #[inline(always)]
 pub fn ask<T: Tables>(tables: &T, row: u32, asker: &Asker) -> Ruling {
     let Some(limiter) = tables.limiter(row) else { return Ruling::Inconsistent };
-    let flags = limiter.flags;
-    if flags & LimiterEntry::NEW_CONNECTIONS != 0 && asker.traits & OPENS == 0 {
+    if !limiter.counts(asker) {
         return Ruling::Pass;
     }
-    let hash = limiter.hash(tables.hash_key(), asker.source);
-    let Some(buckets) = tables.buckets(limiter.sets().find(hash)) else { return Ruling::Inconsistent };
-    let now = tables.now(if flags & LimiterEntry::EXACT_CLOCK == 0 { Clock::Jiffies } else { Clock::Exact });
-    let units = if flags & LimiterEntry::BYTES == 0 { 1 } else { u64::from(asker.bytes) };
-    let (event, ruling) = match charge(&buckets, hash, now, &limiter.rule, units) {
+    let Some(charge) = Charge::of(tables, limiter, asker) else { return Ruling::Inconsistent };
+    let Charge { buckets, hash, now, units } = charge;
+    conclude(tables, limiter, asker, self::charge(&buckets, hash, now, &limiter.rule, units))
+}
+
+/// [`ask`] for nearly every packet of nearly every limited service: the limiter is a bucket, and no other CPU gets in the way.
+/// All else takes the long way, which the kernel's program has in one place only.
+#[inline(always)]
+pub fn ask_at_once<T: Tables>(tables: &T, row: u32, asker: &Asker) -> Ruling {
+    let Some(limiter) = tables.limiter(row) else { return Ruling::Inconsistent };
+    if !limiter.counts(asker) {
+        return Ruling::Pass;
+    }
+    let Some(rule) = limiter.rule.as_bucket() else { return tables.ask(row, asker) };
+    let Some(charge) = Charge::of(tables, limiter, asker) else { return Ruling::Inconsistent };
+    let Charge { buckets, hash, now, units } = charge;
+    match charge_once(&buckets, hash, now, &rule, units) {
+        Some(admission) => conclude(tables, limiter, asker, admission),
+        None => tables.ask(row, asker),
+    }
+}
+
+/// What is charged to whom.
+struct Charge<B> {
+    buckets: B,
+    hash: u64,
+    now: u64,
+    units: u64,
+}
+
+impl<'t, B> Charge<B> {
+    #[inline(always)]
+    fn of<T: Tables<Buckets<'t> = B>>(tables: &'t T, limiter: &LimiterEntry, asker: &Asker) -> Option<Self> {
+        let hash = limiter.hash(tables.hash_key(), asker.source);
+        let buckets = tables.buckets(limiter.sets().find(hash))?;
+        let exact = limiter.flags & LimiterEntry::EXACT_CLOCK != 0;
+        let now = tables.now(if exact { Clock::Exact } else { Clock::Jiffies });
+        let units = if limiter.flags & LimiterEntry::BYTES == 0 { 1 } else { u64::from(asker.bytes) };
+        Some(Self { buckets, hash, now, units })
+    }
+}
+
+/// Counts what came of it, and rules.
+#[inline(always)]
+fn conclude<T: Tables>(tables: &T, limiter: &LimiterEntry, asker: &Asker, admission: Admission) -> Ruling {
+    let (event, ruling) = match admission {
         Admission::Admitted => (LimiterEvent::Admitted, Ruling::Pass),
         Admission::Contended => (LimiterEvent::Contended, Ruling::Pass),
-        Admission::Limited if flags & LimiterEntry::DROP != 0 => (LimiterEvent::Over, Ruling::Drop),
-        Admission::Limited if flags & LimiterEntry::MARK == 0 => (LimiterEvent::Over, Ruling::Pass),
+        Admission::Limited if limiter.flags & LimiterEntry::DROP != 0 => (LimiterEvent::Over, Ruling::Drop),
+        Admission::Limited if limiter.flags & LimiterEntry::MARK == 0 => (LimiterEvent::Over, Ruling::Pass),
         Admission::Limited if asker.traits & ECN_CAPABLE == 0 => (LimiterEvent::Unmarked, Ruling::Pass),
         Admission::Limited => (LimiterEvent::Over, Ruling::Mark),
     };
