@@ -1,6 +1,7 @@
 //! The command `lb`: arguments in, data on stdout, sentences on stderr, an exit code that scripts can trust.
 
 mod args;
+mod limits;
 mod screens;
 mod units;
 
@@ -15,7 +16,10 @@ use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-pub use self::args::{Args, BackendArgs, BackendCommand, Command, ConfigCommand, Output, ServiceCommand};
+pub use self::args::{
+    Args, BackendArgs, BackendCommand, Command, ConfigCommand, LimitArgs, LimitCommand, Output,
+    ServiceCommand,
+};
 
 use crate::client::{Client, ClientError};
 use crate::config::{self, DEFAULT_SOCKET};
@@ -77,6 +81,7 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
             screen.show(&services, |services| screens::services(services))
         }
         Command::Backend(command) => backend(&command, &client(socket), screen),
+        Command::Limit(command) => limits::run(&command, &client(socket), screen),
     }
 }
 
