@@ -7,10 +7,11 @@ use crate::checksum::{Sum, replace};
 use crate::icmp::Message;
 use crate::ip::{Datagram, Fragment, IpHeader, Part};
 use crate::layout::{Features, VipKey};
-use crate::limiter::{Admission, Gcra, charge};
+use crate::limiter::rule::Rule;
+use crate::limiter::{Admission, Sets, charge};
 use crate::link::Link;
 use crate::packet::Packet;
-use crate::pipeline::{Clock, Tables, find};
+use crate::pipeline::{Clock, Tables, find, source_of};
 use crate::verdict::{AnswerReason, DropReason, PassReason, Refusal};
 use crate::wire::{
     ArpPacket, Be16, Be32, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMP_LENGTH, IPV4_LENGTH,
@@ -18,12 +19,12 @@ use crate::wire::{
     icmp, icmpv6, protocol,
 };
 
-/// The number under which the limiter knows answers.
-const LIMITER: u32 = u32::MAX;
+/// The salt of the limiter of answers, which no other limiter has.
+pub const SALT: u32 = u32::MAX;
 /// Each source gets 100 answers a second, and 100 at once.
-const LIMIT: Gcra = match Gcra::try_new(100, 100) {
-    Some(limit) => limit,
-    None => panic!("the limit is within the limiter's bounds"),
+const LIMIT: Rule = match Rule::token_bucket(100, 100) {
+    Ok(rule) => rule,
+    Err(_) => panic!("the limit is within the limiter's bounds"),
 };
 
 /// Hops that an answer starts with (IANA's recommended default).
@@ -32,9 +33,10 @@ const TTL: u8 = 64;
 /// Whether a source may have another answer.
 #[inline(always)]
 pub fn affords<T: Tables>(tables: &T, source: u64) -> bool {
-    let hash = tables.hash_key().source(source, LIMITER);
-    let Some(buckets) = tables.buckets(hash, Clock::Jiffies) else { return false };
-    charge(&buckets, hash, tables.now(Clock::Jiffies), &LIMIT) != Admission::Limited
+    let hash = tables.hash_key().source([source, 0], SALT);
+    let set = Sets::of_ticks(tables.bucket_sets()).find(hash);
+    let Some(buckets) = tables.buckets(set) else { return false };
+    charge(&buckets, hash, tables.now(Clock::Jiffies), &LIMIT, 1) != Admission::Limited
 }
 
 #[inline(always)]
@@ -159,7 +161,10 @@ fn may_be_told<P: Packet, T: Tables>(
     let about_error = matches!(Message::parse(packet, link, datagram), Ok(Some(Message::Error)) | Err(_));
     let may =
         !about_error && fragment.part != Part::Later && is_between_hosts(packet, link, datagram.is_ipv6);
-    may && tables.affords(datagram.source)
+    let source = source_of(packet, link.length, datagram.is_ipv6);
+    // Of an IPv6 address the network; of a mapped IPv4 address all that it has.
+    let source = source.map(|source| if datagram.is_ipv6 { source.high } else { source.low });
+    may && source.is_some_and(|source| tables.affords(source))
 }
 
 #[inline(always)]

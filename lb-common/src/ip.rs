@@ -20,8 +20,6 @@ pub struct Datagram {
     pub is_ipv6: bool,
     /// Both addresses, hashed; see [`HashKey::flow`].
     pub addresses: u64,
-    /// What the limiter knows the source by: an IPv4 address, or the /64 of an IPv6 address.
-    pub source: u64,
     /// IP header and payload in bytes.
     pub length: usize,
     /// Where the transport header begins, from the start of the IP header.
@@ -144,7 +142,6 @@ impl Ipv4Header {
         Datagram {
             is_ipv6: false,
             addresses: key.ipv4(self.source, self.destination),
-            source: u64::from(self.source.word()),
             length: usize::from(self.total_length.get()),
             header,
             protocol: self.protocol,
@@ -223,11 +220,9 @@ fn check_reach(offset: usize, payload: usize) -> Result<(), DropReason> {
 impl Ipv6Header {
     #[inline(always)]
     fn datagram(&self, header: usize, protocol: u8, key: &HashKey) -> Datagram {
-        let [network, _] = self.source.words();
         Datagram {
             is_ipv6: true,
             addresses: key.ipv6(self.source, self.destination),
-            source: network,
             length: IPV6_LENGTH + usize::from(self.payload_length.get()),
             header,
             protocol,

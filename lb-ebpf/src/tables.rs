@@ -14,10 +14,10 @@ use lb_common::flow::{self, FlowEvent, FlowLines, FlowSet, Passenger, PassengerK
 use lb_common::fragment;
 use lb_common::hash::HashKey;
 use lb_common::layout::{
-    BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES,
-    SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
+    BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
+    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey, VipSet, Withheld,
 };
-use lb_common::limiter::{self, Admission, BucketSet, Gcra, WAYS, charge};
+use lb_common::limiter::{self, Asker, BucketSet, LimiterEvent, Ruling, WAYS};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
 use lb_common::slot::{BackendId, Slot};
 
@@ -40,6 +40,8 @@ static FEATURES: Array<Features, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static INTERFACES: Array<InterfaceEntry, MAX_INTERFACES, MMAPABLE> = Array::new();
 #[btf_map]
+static LIMITERS: Array<LimiterEntry, 1, MMAPABLE> = Array::new();
+#[btf_map]
 static BUCKETS: Array<BucketWords, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS: Array<FlowLines, 1, MMAPABLE> = Array::new();
@@ -49,6 +51,8 @@ static FRAGMENTS: Array<FlowLines, 1, MMAPABLE> = Array::new();
 static FORWARDED: PerCpuArray<Forwarded, 1> = PerCpuArray::new();
 #[btf_map]
 static WITHHELD: PerCpuArray<Withheld, 1> = PerCpuArray::new();
+#[btf_map]
+static LIMITER_COUNTS: PerCpuArray<LimiterCounts, 1> = PerCpuArray::new();
 #[btf_map]
 static FLOW_COUNTS: PerCpuArray<FlowCounts, 1> = PerCpuArray::new();
 
@@ -106,8 +110,17 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn buckets(&self, hash: u64, clock: Clock) -> Option<Buckets> {
-        let set = limiter::set_of(hash, settings().bucket_sets, clock);
+    fn limiter(&self, row: u32) -> Option<&LimiterEntry> {
+        LIMITERS.get(row)
+    }
+
+    #[inline(always)]
+    fn bucket_sets(&self) -> u32 {
+        settings().bucket_sets
+    }
+
+    #[inline(always)]
+    fn buckets(&self, set: u32) -> Option<Buckets> {
         BUCKETS.get_ptr_mut(set).map(|words| Buckets(words.cast()))
     }
 
@@ -135,11 +148,13 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn charge_again(&self, hash: u64, clock: Clock, now: u64, limit: &Gcra) -> Admission {
-        match charge_again(hash, (clock == Clock::Exact).into(), now, limit.interval, limit.tolerance) {
-            0 => Admission::Admitted,
-            1 => Admission::Limited,
-            _ => Admission::Contended,
+    fn ask(&self, row: u32, asker: &Asker) -> Ruling {
+        let Asker { source: VipKey { high, low }, bytes, traits } = *asker;
+        match ask(row, high, low, bytes, traits) {
+            0 => Ruling::Pass,
+            1 => Ruling::Mark,
+            2 => Ruling::Drop,
+            _ => Ruling::Inconsistent,
         }
     }
 
@@ -183,8 +198,15 @@ impl Tables for KernelTables {
             match event {
                 ServiceEvent::Limited => row.limited += 1,
                 ServiceEvent::Dropped => row.dropped += 1,
-                ServiceEvent::Contended => row.contended += 1,
             }
+        }
+    }
+
+    #[inline(always)]
+    fn count_limiter(&self, row: u32, event: LimiterEvent) {
+        if let Some(counts) = LIMITER_COUNTS.get_ptr_mut(row) {
+            // SAFETY: as in `count_forwarded`.
+            unsafe { &mut *counts }.count(event);
         }
     }
 
@@ -202,19 +224,11 @@ impl Tables for KernelTables {
     }
 }
 
+/// What the limiter in a row rules.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn charge_again(
-    hash: u64,
-    is_exact: u32,
-    now: u64,
-    interval: u64,
-    tolerance: u64,
-) -> u32 {
-    let limit = Gcra { interval, tolerance };
-    let clock = if is_exact == 0 { Clock::Jiffies } else { Clock::Exact };
-    let admission = KernelTables.buckets(hash, clock).map(|buckets| charge(&buckets, hash, now, &limit));
-    admission.unwrap_or(Admission::Contended) as u32
+pub(crate) extern "C" fn ask(row: u32, high: u64, low: u64, bytes: u32, traits: u32) -> u32 {
+    limiter::ask(&KernelTables, row, &Asker { source: VipKey { high, low }, bytes, traits }) as u32
 }
 
 /// The backend of a packet in a moving slot; no backend's number if a table has no such entry.

@@ -14,7 +14,7 @@ use crate::controller::{Controller, ControllerError, Handle};
 use crate::datapath::attach::interface_index;
 use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, check_host};
 use crate::metrics;
-use crate::placement::{Services, hash_key};
+use crate::placement::hash_key;
 use crate::stop::Stop;
 
 /// Why the daemon could not start, or stopped.
@@ -67,9 +67,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         None => None,
     };
     let datapath = KernelDatapath::load(hash_key(secret), capacity(&config), &indices)?;
-    let services: Services =
-        config.services.into_iter().map(|service| (service.name.clone(), service)).collect();
-    let (mut controller, handle) = Controller::start(datapath, services).await?;
+    let (mut controller, handle) = Controller::start(datapath, config.services()).await?;
     let attachments = attach(controller.datapath(), &config.daemon.interfaces, &indices)?;
     let interfaces = config.daemon.interfaces.into_iter().zip(indices);
     let _announcer = Announcer::start(interfaces, controller.announced());
@@ -143,16 +141,21 @@ fn secret(config: &Config) -> Result<[u8; 16], DaemonError> {
 }
 
 /// Room for twice the services that are configured, never less than the default, and for as many flows as is said.
-fn capacity(Config { daemon, services }: &Config) -> Capacity {
+fn capacity(config: &Config) -> Capacity {
+    let (daemon, services) = (&config.daemon, config.services());
     let default = Capacity::default();
     let twice = |needed: usize| u32::try_from(needed * 2).unwrap_or(u32::MAX).checked_next_power_of_two();
     let room = |needed: usize, least: u32| twice(needed).unwrap_or(1 << 31).max(least);
     let backends =
-        services.iter().map(|service| (service.backends.len() * 2).next_power_of_two().max(8)).sum();
+        services.values().map(|service| (service.backends.len() * 2).next_power_of_two().max(8)).sum();
     Capacity {
         services: room(services.len(), default.services),
-        slots: room(services.iter().map(|service| service.table_size as usize + 16).sum(), default.slots),
+        slots: room(services.values().map(|service| service.table_size as usize + 16).sum(), default.slots),
         backends: room(backends, default.backends),
+        limiters: room(
+            services.values().map(|service| services.limiters_met(service).count()).sum(),
+            default.limiters,
+        ),
         flow_sets: daemon.flows.div_ceil(WAYS as u32).next_power_of_two(),
         ..default
     }

@@ -15,7 +15,8 @@ use tokio::net::TcpListener;
 
 use crate::api::{Control, serve_http};
 use crate::controller::ChangeError;
-use crate::view::{BackendView, FlowsView, HealthState, InterfaceView, ServiceView, Status};
+use crate::model::Action;
+use crate::view::{BackendView, FlowsView, HealthState, InterfaceView, LimitView, ServiceView, Status};
 
 /// Why the metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -93,11 +94,16 @@ async fn collect<C: Control>(control: &C) -> Result<String, String> {
             Err(error) => return Err(error.to_string()),
         }
     }
-    render(&status, &backends).map_err(|error| error.to_string())
+    let limits = control.limits(None).await.map_err(|error| error.to_string())?;
+    render(&status, &backends, &limits).map_err(|error| error.to_string())
 }
 
 /// The metrics in Prometheus' text format, version 0.0.4. `backends` holds each service's name and backends.
-pub fn render(status: &Status, backends: &[(String, Vec<BackendView>)]) -> Result<String, prometheus::Error> {
+pub fn render(
+    status: &Status,
+    backends: &[(String, Vec<BackendView>)],
+    limits: &[LimitView],
+) -> Result<String, prometheus::Error> {
     let page = Page::of(&status.version)?;
     page.gauge("lb_config_generation", "Number of applied changes since start.", &[])?
         .with_label_values::<&str>(&[])
@@ -105,7 +111,7 @@ pub fn render(status: &Status, backends: &[(String, Vec<BackendView>)]) -> Resul
     page.interfaces(&status.interfaces)?;
     page.services(&status.services)?;
     page.flows(&status.flows)?;
-    page.limiters(&status.services)?;
+    page.limiters(limits)?;
     page.backends(backends)?;
     page.text()
 }
@@ -241,7 +247,7 @@ impl Page {
         Ok(())
     }
 
-    fn limiters(&self, services: &[ServiceView]) -> Result<(), prometheus::Error> {
+    fn limiters(&self, limits: &[LimitView]) -> Result<(), prometheus::Error> {
         let labels = ["service", "limiter", "verdict"];
         let packets =
             self.counter("lb_limiter_packets_total", "Packets by the limiter's verdict.", &labels)?;
@@ -250,9 +256,17 @@ impl Page {
             "Packets let through because the limiter was full of other busy sources.",
             &labels[..2],
         )?;
-        for service in services.iter().filter(|service| service.limit.is_some()) {
-            packets.with_label_values(&[service.name.as_str(), "source", "dropped"]).inc_by(service.limited);
-            contended.with_label_values(&[service.name.as_str(), "source"]).inc_by(service.contended);
+        for limit in limits {
+            // A limiter of all services; no service can be called that.
+            let service = limit.service.as_deref().unwrap_or("*");
+            let mut verdicts = vec![("admitted", limit.admitted), (limit.action.verdict(), limit.over)];
+            if limit.action == Action::Mark {
+                verdicts.push(("unmarked", limit.unmarked));
+            }
+            for (verdict, count) in verdicts {
+                packets.with_label_values(&[service, &limit.name, verdict]).inc_by(count);
+            }
+            contended.with_label_values(&[service, &limit.name]).inc_by(limit.contended);
         }
         Ok(())
     }
@@ -285,6 +299,7 @@ fn signed(value: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::api::double::Double;
+    use crate::config::LimitKeys;
     use crate::model::{AdminState, ForwardMode, Protocol, Weight};
     use crate::view::{OptionsView, ReasonCount, SlotsView};
 
@@ -310,6 +325,22 @@ mod tests {
             limited: 5,
             contended: 1,
         }
+    }
+
+    fn limits() -> [LimitView; 2] {
+        let limit = |service: Option<&str>, name: &str, action| LimitView {
+            service: service.map(str::to_owned),
+            name: name.to_owned(),
+            words: String::new(),
+            settings: LimitKeys::new(),
+            clock: "coarse".to_owned(),
+            action,
+            over: 5,
+            unmarked: 2,
+            contended: 1,
+            admitted: 100,
+        };
+        [limit(Some("web"), "source", Action::Drop), limit(None, "all", Action::Mark)]
     }
 
     fn backend(address: &str, health: HealthState) -> BackendView {
@@ -351,7 +382,7 @@ mod tests {
     fn every_series_is_named_and_labelled_as_promised() {
         let backends =
             vec![backend("10.0.1.1:80", HealthState::Up), backend("10.0.1.2:80", HealthState::Down)];
-        let text = render(&status(), &[("web".to_owned(), backends)]).unwrap();
+        let text = render(&status(), &[("web".to_owned(), backends)], &limits()).unwrap();
         let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(series, EXPECTED);
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
@@ -360,7 +391,7 @@ mod tests {
         }
     }
 
-    const EXPECTED: [&str; 35] = [
+    const EXPECTED: [&str; 40] = [
         "lb_answers_total{interface=\"eth0\",reason=\"echo\"} 2",
         "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
         "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
@@ -380,7 +411,12 @@ mod tests {
         "lb_flow_lookups_total{result=\"evicted\"} 3",
         "lb_flow_lookups_total{result=\"known\"} 500",
         "lb_flows 9",
+        "lb_limiter_contended_total{limiter=\"all\",service=\"*\"} 1",
         "lb_limiter_contended_total{limiter=\"source\",service=\"web\"} 1",
+        "lb_limiter_packets_total{limiter=\"all\",service=\"*\",verdict=\"admitted\"} 100",
+        "lb_limiter_packets_total{limiter=\"all\",service=\"*\",verdict=\"marked\"} 5",
+        "lb_limiter_packets_total{limiter=\"all\",service=\"*\",verdict=\"unmarked\"} 2",
+        "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"admitted\"} 100",
         "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"dropped\"} 5",
         "lb_map_entries{map=\"flows\"} 9",
         "lb_map_max_entries{map=\"flows\"} 64",
@@ -402,7 +438,7 @@ mod tests {
     fn series_of_a_removed_backend_disappear() {
         let text = |addresses: &[&str]| {
             let backends = addresses.iter().map(|address| backend(address, HealthState::Up)).collect();
-            render(&status(), &[("web".to_owned(), backends)]).unwrap()
+            render(&status(), &[("web".to_owned(), backends)], &limits()).unwrap()
         };
         assert!(text(&["10.0.1.1:80", "10.0.1.2:80"]).contains("10.0.1.2:80"));
         assert!(!text(&["10.0.1.1:80"]).contains("10.0.1.2:80"));

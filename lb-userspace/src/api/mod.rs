@@ -3,6 +3,7 @@
 mod control;
 #[cfg(test)]
 pub(crate) mod double;
+mod limits;
 mod problem;
 mod socket;
 
@@ -40,6 +41,7 @@ pub fn router<C: Control>(control: C) -> Router {
         .route("/v1/services/{service}/backends", get(backends::<C>).post(add_backend::<C>))
         .route(backend, patch(set_backend::<C>).delete(remove_backend::<C>))
         .route(&format!("{backend}/drain"), post(drain_backend::<C>))
+        .merge(limits::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

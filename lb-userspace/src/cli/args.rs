@@ -73,6 +73,62 @@ pub enum Command {
         after_help = "Examples:\n  lb backend list web\n  lb backend add web 10.0.1.9:80 --weight 50"
     )]
     Backend(BackendCommand),
+    /// Show and change limiters
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  lb limit list\n  lb limit set web source-packets packets=2k/s burst=400"
+    )]
+    Limit(LimitCommand),
+}
+
+/// Show and change limiters.
+#[derive(Debug, Subcommand)]
+pub enum LimitCommand {
+    /// List the limiters of a service, or all there are
+    #[command(after_help = "Examples:\n  lb limit list\n  lb limit list web -o json")]
+    List {
+        /// The service's name
+        service: Option<String>,
+    },
+    /// Show all of one limiter: its keys, its clock, what it counted
+    #[command(after_help = "Examples:\n  lb limit show web source-packets\n  lb limit show '*' source-bits")]
+    Show {
+        /// Which limiter.
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+    /// Add a limiter, or change some keys of one, until the daemon restarts; buckets are kept if they mean the same
+    #[command(after_help = "Examples:\n  lb limit set web syn scope=source new_connections=200/s burst=400 \
+                            action=drop\n  lb limit set web syn new_connections=500/s")]
+    Set {
+        /// Which limiter.
+        #[command(flatten)]
+        limit: LimitArgs,
+        /// Keys of the configuration and their values, such as burst=400; `KEY=` takes a key away
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_key)]
+        keys: Vec<(String, String)>,
+    },
+    /// Remove a limiter, until the daemon restarts
+    #[command(after_help = "Example:\n  lb limit remove web syn")]
+    Remove {
+        /// Which limiter.
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+}
+
+/// A limiter of a service or of all.
+#[derive(Debug, ClapArgs)]
+pub struct LimitArgs {
+    /// The service's name, or '*' for a limiter of all services
+    pub service: String,
+    /// The limiter's name
+    pub name: String,
+}
+
+fn parse_key(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE such as burst=400")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// What to unwrap.

@@ -1,6 +1,7 @@
 //! The command `lb`: arguments in, data on stdout, sentences on stderr, an exit code that scripts can trust.
 
 mod args;
+mod limits;
 mod screens;
 mod units;
 
@@ -16,7 +17,8 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 pub use self::args::{
-    Args, BackendArgs, BackendCommand, Command, ConfigCommand, DecapArgs, Output, ServiceCommand,
+    Args, BackendArgs, BackendCommand, Command, ConfigCommand, DecapArgs, LimitArgs, LimitCommand, Output,
+    ServiceCommand,
 };
 
 use crate::client::{Client, ClientError};
@@ -82,6 +84,7 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
             screen.show(&services, |services| screens::services(services))
         }
         Command::Backend(command) => backend(&command, &client(socket), screen),
+        Command::Limit(command) => limits::run(&command, &client(socket), screen),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::decap::InterfaceReport;
 use crate::model::AdminState;
 use crate::view::{
-    Applied, BackendView, FlowsView, HealthState, InterfaceView, ReasonCount, ServiceView, Status,
+    Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, ReasonCount, ServiceView, Status,
 };
 
 /// The daemon at a glance.
@@ -109,6 +109,50 @@ pub(super) fn services(services: &[ServiceView]) -> String {
         ]
     });
     table(header, &[4, 5, 6, 7, 8], rows)
+}
+
+/// Limiters, a line each.
+pub(super) fn limits(limits: &[LimitView]) -> String {
+    let header = ["SERVICE", "LIMITER", "LIMIT", "CLOCK", "ADMITTED", "OVER", "UNMARKED", "CONTENDED"];
+    let rows = limits.iter().map(|limit| {
+        [
+            limit.service.clone().unwrap_or_else(|| "*".to_owned()),
+            limit.name.clone(),
+            limit.words.clone(),
+            limit.clock.clone(),
+            count(limit.admitted),
+            count(limit.over),
+            count(limit.unmarked),
+            count(limit.contended),
+        ]
+    });
+    table(header, &[4, 5, 6, 7], rows)
+}
+
+/// All of one limiter.
+pub(super) fn limit(limit: &LimitView) -> String {
+    let clock = match limit.clock.as_str() {
+        "exact" => "exact (to the nanosecond: the burst does not cover two ticks of the kernel's timer)",
+        _ => "coarse (the kernel's timer, whose ticks the burst or window covers)",
+    };
+    let counts = format!(
+        "{} admitted  {} {}  {} unmarked  {} contended",
+        grouped(limit.admitted),
+        grouped(limit.over),
+        limit.action.verdict(),
+        grouped(limit.unmarked),
+        grouped(limit.contended)
+    );
+    let keys: Vec<String> = limit.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let lines = [
+        ("SERVICE", limit.service.as_deref().unwrap_or("*").to_owned()),
+        ("LIMITER", limit.name.clone()),
+        ("LIMIT", limit.words.clone()),
+        ("KEYS", keys.join(" ")),
+        ("CLOCK", clock.to_owned()),
+        ("PACKETS", counts),
+    ];
+    lines.map(|(title, text)| format!("{title:<9}{text}\n")).concat()
 }
 
 /// The backends of a service, a line each.

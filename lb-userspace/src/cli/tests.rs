@@ -58,12 +58,13 @@ fn check_examples(command: &clap::Command) {
 
 #[test]
 fn nonsense_is_a_mistake_in_usage() {
-    let cases: [(&[&str], ErrorKind); 5] = [
+    let cases: [(&[&str], ErrorKind); 6] = [
         (&["lb", "statsu"], ErrorKind::InvalidSubcommand),
         (&["lb", "backend", "add", "web"], ErrorKind::MissingRequiredArgument),
         (&["lb", "backend", "add", "web", "10.0.1.1:80", "--weight", "65536"], ErrorKind::ValueValidation),
         (&["lb", "backend", "set", "web", "10.0.1.1:80"], ErrorKind::MissingRequiredArgument),
         (&["lb", "status", "-o", "xml"], ErrorKind::InvalidValue),
+        (&["lb", "limit", "set", "web", "x", "burst"], ErrorKind::ValueValidation),
     ];
     for (words, kind) in cases {
         let error = Args::try_parse_from(words).unwrap_err();
@@ -176,6 +177,24 @@ fn a_daemons_answers_become_data_and_exit_codes() {
 
     let set = ask(&["backend", "set", "web", "10.0.1.1:80", "--weight", "50"]);
     assert_eq!((set.exit, set.err.as_str()), (Exit::Ok, ""));
+
+    let limits = ask(&["limit", "list"]);
+    let expected = "SERVICE  LIMITER         LIMIT                                 CLOCK   ADMITTED  OVER  UNMARKED  CONTENDED\n\
+                    web      source-packets  1000 packets/s per source, burst 200  coarse      1.5k     5         0          1\n";
+    assert_eq!((limits.exit, limits.out.as_str()), (Exit::Ok, expected));
+    let shown = ask(&["limit", "show", "web", "source-packets"]);
+    assert!(
+        shown.out.contains("KEYS     action=drop burst=200 packets=1k/s scope=source\n"),
+        "{}",
+        shown.out
+    );
+    assert!(shown.out.contains("CLOCK    coarse (the kernel's timer"), "{}", shown.out);
+    let set = ask(&["limit", "set", "web", "source-packets", "burst=300"]);
+    assert_eq!((set.exit, set.err.as_str()), (Exit::Ok, ""));
+    let refused = ask(&["limit", "set", "web", "source-packets", "burst=0"]);
+    assert_eq!(refused.err, "lb: burst: 0 is not from 1 to 1000000000\n");
+    assert_eq!(refused.exit, Exit::Refused);
+    assert_eq!(ask(&["limit", "remove", "web", "source-packets"]).exit, Exit::Ok);
 
     let missing = ask(&["backend", "list", "wbe"]);
     assert_eq!((missing.exit, missing.out.as_str()), (Exit::NotFound, ""));

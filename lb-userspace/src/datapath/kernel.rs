@@ -8,7 +8,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
-use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, Withheld};
+use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, LimiterCounts, Withheld};
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -79,6 +79,7 @@ pub struct KernelDatapath {
     indices: Vec<u32>,
     backends: Mapping,
     slots: Mapping,
+    limiters: Mapping,
     services: Mapping,
     vips: Mapping,
     features: Mapping,
@@ -88,6 +89,7 @@ pub struct KernelDatapath {
     flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
+    limiter_counts: PerCpuArray<MapData, Row<LimiterCounts>>,
     flow_counts: PerCpuArray<MapData, Row<FlowCounts>>,
     reasons: PerCpuArray<MapData, u64>,
 }
@@ -129,6 +131,8 @@ impl KernelDatapath {
             .map_max_entries("SERVICES", capacity.entries(Table::Services))
             .map_max_entries("SLOTS", capacity.entries(Table::Slots))
             .map_max_entries("BACKENDS", capacity.entries(Table::Backends))
+            .map_max_entries("LIMITERS", capacity.entries(Table::Limiters))
+            .map_max_entries("LIMITER_COUNTS", capacity.limiters)
             .map_max_entries("BUCKETS", capacity.bucket_sets)
             .map_max_entries("FLOWS", capacity.flow_sets)
             .map_max_entries("FRAGMENTS", capacity.fragment_sets)
@@ -143,12 +147,14 @@ impl KernelDatapath {
         let map =
             |name, table: Table| mapping(&ebpf, name, capacity.entries(table) as usize * table.entry_words());
         let (vips, services) = (map("VIPS", Table::Vips)?, map("SERVICES", Table::Services)?);
+        let limiters = map("LIMITERS", Table::Limiters)?;
         let (slots, backends) = (map("SLOTS", Table::Slots)?, map("BACKENDS", Table::Backends)?);
         let indices = interfaces.to_vec();
         let (features, interfaces) =
             (map("FEATURES", Table::Features)?, map("INTERFACES", Table::Interfaces)?);
         let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
         Ok(Self {
+            limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
             forwarded: counters(&mut ebpf, "FORWARDED")?,
             withheld: counters(&mut ebpf, "WITHHELD")?,
@@ -159,6 +165,7 @@ impl KernelDatapath {
             indices,
             backends,
             slots,
+            limiters,
             services,
             vips,
             features,
@@ -221,6 +228,7 @@ impl Datapath for KernelDatapath {
         let (mapping, table) = match store.table {
             Table::Backends => (&self.backends, "BACKENDS"),
             Table::Slots => (&self.slots, "SLOTS"),
+            Table::Limiters => (&self.limiters, "LIMITERS"),
             Table::Services => (&self.services, "SERVICES"),
             Table::Vips => (&self.vips, "VIPS"),
             Table::Features => (&self.features, "FEATURES"),
@@ -279,9 +287,20 @@ impl Datapath for KernelDatapath {
         let add = |a: Withheld, Row(b): Row<Withheld>| Withheld {
             limited: a.limited + b.limited,
             dropped: a.dropped + b.dropped,
-            contended: a.contended + b.contended,
         };
         Ok(row(&self.withheld, "WITHHELD", index)?.into_iter().fold(Withheld::default(), add))
+    }
+
+    fn limiter_counts(&self, index: u32) -> Result<LimiterCounts, TableError> {
+        let add = |a: LimiterCounts, Row(b): Row<LimiterCounts>| LimiterCounts {
+            admitted: a.admitted + b.admitted,
+            over: a.over + b.over,
+            unmarked: a.unmarked + b.unmarked,
+            contended: a.contended + b.contended,
+        };
+        Ok(row(&self.limiter_counts, "LIMITER_COUNTS", index)?
+            .into_iter()
+            .fold(LimiterCounts::default(), add))
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

@@ -22,8 +22,8 @@ pub use memory::MemoryDatapath;
 
 use lb_common::flow::{Detail, Entry, WAYS};
 use lb_common::layout::{
-    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
-    ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
+    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
+    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
 use rustix::time::{ClockId, clock_getres};
 
@@ -49,6 +49,8 @@ pub enum Table {
     Backends,
     /// Slots: [`SlotLine`].
     Slots,
+    /// Limiters: [`LimiterEntry`].
+    Limiters,
     /// Services: [`ServiceEntry`].
     Services,
     /// The VIP directory: [`VipSet`].
@@ -65,6 +67,7 @@ impl Table {
         let bytes = match self {
             Self::Backends => size_of::<BackendEntry>(),
             Self::Slots => size_of::<SlotLine>(),
+            Self::Limiters => size_of::<LimiterEntry>(),
             Self::Services => size_of::<ServiceEntry>(),
             Self::Vips => size_of::<VipSet>(),
             Self::Features => size_of::<Features>(),
@@ -85,7 +88,9 @@ pub struct Capacity {
     pub slots: u32,
     /// Backends of all services, each service's number rounded up.
     pub backends: u32,
-    /// Sets of four token buckets: half of them for limits that need the exact clock.
+    /// Rows of limiters, of which a service has one for each limiter that its packets meet; and rows of their counters.
+    pub limiters: u32,
+    /// Sets of four buckets, see [`lb_common::limiter::Sets`].
     pub bucket_sets: u32,
     /// Sets of eight remembered flows.
     pub flow_sets: u32,
@@ -101,6 +106,7 @@ impl Default for Capacity {
             service_entries: 1 << 16,
             slots: 1 << 22,
             backends: 1 << 12,
+            limiters: 1 << 12,
             bucket_sets: 1 << 18,
             flow_sets: 1 << 17,
             fragment_sets: 1 << 10,
@@ -114,6 +120,7 @@ impl Capacity {
         match table {
             Table::Backends => self.backends,
             Table::Slots => self.slots.div_ceil(SLOTS_PER_LINE),
+            Table::Limiters => self.limiters,
             Table::Services => self.service_entries,
             Table::Vips => VIP_SETS,
             Table::Features => 1,
@@ -173,6 +180,9 @@ pub trait Datapath: Send {
 
     /// What the service in a row did not forward, all CPUs together.
     fn withheld(&self, row: u32) -> Result<Withheld, TableError>;
+
+    /// What a limiter said that counts in a row, all CPUs together.
+    fn limiter_counts(&self, row: u32) -> Result<LimiterCounts, TableError>;
 
     /// What the flow table had to say to packets, all CPUs together.
     fn flow_counts(&self) -> Result<FlowCounts, TableError>;

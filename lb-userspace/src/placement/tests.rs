@@ -21,7 +21,7 @@ fn service(name: &str, vip: &str, backends: impl IntoIterator<Item = usize>) -> 
         protocol: Protocol::Tcp,
         mode: ForwardMode::Ipip,
         table_size: 251,
-        limit: None,
+        limits: Vec::new(),
         health: None,
         options: ServiceOptions::default(),
         backends: backends.into_iter().map(backend).collect(),
@@ -38,7 +38,8 @@ fn capacity() -> Capacity {
         service_entries: 64,
         slots: 16 * 256,
         backends: 256,
-        bucket_sets: 1,
+        limiters: 32,
+        bucket_sets: 64,
         flow_sets: 16,
         fragment_sets: 16,
     }

@@ -80,7 +80,17 @@ fn service(name: String, way: u8, vip: IpAddr, protocol: Protocol) -> Service {
     let backends = vec![Backend { endpoint, weight: Weight::default(), admin: AdminState::Ready }];
     let options = ServiceOptions { announce: true, ..ServiceOptions::default() };
     let vip = Endpoint { address: vip, port };
-    Service { name, vip, protocol, mode, table_size: 251, limit: None, health: None, options, backends }
+    Service {
+        name,
+        vip,
+        protocol,
+        mode,
+        table_size: 251,
+        limits: Vec::new(),
+        health: None,
+        options,
+        backends,
+    }
 }
 
 fn next_hop(address: IpAddr) -> NextHop {

@@ -49,7 +49,7 @@ fn web(backends: impl IntoIterator<Item = u8>) -> Services {
         protocol: Protocol::Tcp,
         mode: ForwardMode::DsrL2,
         table_size: 1021,
-        limit: None,
+        limits: Vec::new(),
         health: Some(health),
         options: ServiceOptions::default(),
         backends: backends.into_iter().map(backend).collect(),
@@ -63,7 +63,8 @@ fn tables() -> MemoryDatapath {
         service_entries: 64,
         slots: 4096,
         backends: 64,
-        bucket_sets: 1,
+        limiters: 32,
+        bucket_sets: 64,
         flow_sets: 16,
         fragment_sets: 16,
     };

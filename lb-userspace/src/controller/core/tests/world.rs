@@ -38,7 +38,8 @@ impl World {
             service_entries: 64,
             slots: 4 * table_size.next_multiple_of(16),
             backends: 256,
-            bucket_sets: 1,
+            limiters: 32,
+            bucket_sets: 64,
             flow_sets,
             fragment_sets: 1,
         };
