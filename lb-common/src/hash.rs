@@ -87,11 +87,16 @@ impl HashKey {
         self.finish(addresses.wrapping_add(number))
     }
 
-    /// The hash of a limited source: a prefix of at most 64 bits and the limiter's number.
+    /// The hash of a limited source: 16 bytes of it, and the limiter's salt. Only buckets are found by it, so it may use the
+    /// words of the key that hash ports elsewhere.
     #[inline(always)]
-    pub fn source(&self, prefix: u64, limiter: u32) -> u64 {
-        let source = self.pair(SOURCE, prefix as u32, (prefix >> 32) as u32);
-        self.finish(source.wrapping_add(self.pair(LIMITER, limiter, 0)))
+    pub fn source(&self, [high, low]: [u64; 2], salt: u32) -> u64 {
+        let halves = self.pair(PORTS, low as u32, (low >> 32) as u32).wrapping_add(self.pair(
+            SOURCE,
+            high as u32,
+            (high >> 32) as u32,
+        ));
+        self.finish(halves.wrapping_add(self.pair(LIMITER, salt, 0)))
     }
 }
 
@@ -149,7 +154,7 @@ mod tests {
             let addresses = key.ipv6(Ipv6Address::new(source), Ipv6Address::new([0xfd; 16]));
             key.flow(addresses, Ports::new(1024, 80), 17)
         }));
-        assert_even((0..=u16::MAX).map(|n| key.source(u64::from(n), 3)));
+        assert_even((0..=u16::MAX).map(|n| key.source([u64::from(n), 0], 3)));
     }
 
     #[test]

@@ -10,7 +10,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::flow::FlowEvent;
-use crate::limiter::Gcra;
+use crate::hash::HashKey;
+use crate::limiter::rule::Rule;
+use crate::limiter::{Asker, LimiterEvent, OPENS, Sets};
 use crate::lists::Side;
 use crate::slot::Slot;
 use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac, MacPair};
@@ -38,6 +40,20 @@ impl VipKey {
         Self { high, low }
     }
 
+    /// The address's bytes, in words as they lie in memory.
+    #[inline(always)]
+    pub const fn words(self) -> AddressWords {
+        let (high, low) = (self.high.to_le(), self.low.to_le());
+        [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32]
+    }
+
+    /// The address as the key of a trie.
+    #[inline(always)]
+    pub const fn trie_words(self) -> TrieWords {
+        let [first, second, third, fourth] = self.words();
+        [0, first, second, third, fourth]
+    }
+
     /// The set of [`VIP_SETS`] in which this address is looked for.
     ///
     /// Only the operator chooses what is stored, so the hash needs no key.
@@ -48,6 +64,16 @@ impl VipKey {
         (mixed >> (64 - VIP_SETS.trailing_zeros())) as u32
     }
 }
+
+/// The 16 bytes of an IPv6 address, or of an IPv4 address mapped into IPv6: the key of a kernel map.
+pub type AddressWords = [u32; 4];
+
+/// An address as the key of a trie: a word of zeros, then [`AddressWords`]. The kernel puts a prefix length of four bytes in
+/// front, and the stack has to have its 64-bit words aligned.
+pub type TrieWords = [u32; 5];
+
+/// Bits of [`TrieWords`] before the address, which count as part of every prefix.
+pub const TRIE_OFFSET: u32 = 32;
 
 /// Sets of the VIP directory: a power of two.
 pub const VIP_SETS: u32 = 4096;
@@ -192,7 +218,7 @@ impl ServiceKey {
 pub struct ServiceEntry {
     /// Which packets it takes.
     pub key: ServiceKey,
-    /// Row of its counters, and the number under which its limiter hashes sources.
+    /// Row of its counters.
     pub id: u32,
     /// Its first slot.
     pub slot_base: u32,
@@ -200,10 +226,12 @@ pub struct ServiceEntry {
     pub slot_count: u32,
     /// Row of its backend 0.
     pub backend_base: u32,
-    /// [`LIMITED`], [`EXACT_CLOCK`], [`BY_SOURCE`], [`QUIC`], [`CLOSED`], [`REPLIES`] and [`LISTED`].
+    /// [`BY_SOURCE`], [`QUIC`], [`CLOSED`], [`REPLIES`] and [`LISTED`].
     pub flags: u32,
-    /// The token bucket of each source, if [`LIMITED`].
-    pub limit: Gcra,
+    /// Its limiters; one word, since they are replaced together.
+    pub limiters: LimiterRows,
+    /// Zero: fills the cache line.
+    pub spare: u64,
     /// If [`REPLIES`]: the address that replies come from, IPv4 in the first word.
     pub vip: [u32; 4],
     /// If [`REPLIES`]: the port that replies come from; 0 keeps the packet's own.
@@ -212,21 +240,86 @@ pub struct ServiceEntry {
     pub reserved: [u16; 3],
 }
 
-/// In [`ServiceEntry::flags`]: sources are limited.
-pub const LIMITED: u32 = 1;
-/// In [`ServiceEntry::flags`]: the limiter needs the exact clock.
-pub const EXACT_CLOCK: u32 = 2;
 /// In [`ServiceEntry::flags`]: the source address alone chooses the slot.
-pub const BY_SOURCE: u32 = 4;
+pub const BY_SOURCE: u32 = 1;
 /// In [`ServiceEntry::flags`]: UDP packets are QUIC.
-pub const QUIC: u32 = 8;
+pub const QUIC: u32 = 2;
 /// In [`ServiceEntry::flags`]: no backend takes new flows; the slots are those of the flows there are.
-pub const CLOSED: u32 = 16;
+pub const CLOSED: u32 = 4;
 /// In [`ServiceEntry::flags`]: this is no service but the way back from a backend of mode `nat`: the packet's source is to
 /// become [`ServiceEntry::vip`].
-pub const REPLIES: u32 = 32;
+pub const REPLIES: u32 = 8;
 /// In [`ServiceEntry::flags`]: there are deny or allow lists to be asked, see [`crate::lists`].
-pub const LISTED: u32 = 64;
+pub const LISTED: u32 = 16;
+
+/// The rows of a service's limiters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(8))]
+pub struct LimiterRows {
+    /// The first row.
+    pub first: u32,
+    /// How many, [`MAX_LIMITERS`] at most.
+    pub count: u32,
+}
+
+/// The most limiters that one packet is asked by.
+pub const MAX_LIMITERS: u32 = 8;
+
+/// A limiter as one service's packets meet it: one cache line. A limiter of all services has one for each of them.
+///
+/// While its rate or burst changes, a packet may be judged by one old and one new parameter. Whatever else would make another
+/// limiter of it makes another row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct LimiterEntry {
+    /// How much is too much.
+    pub rule: Rule,
+    /// The bits of a source's [`VipKey`] that tell it from others, high half first; none if all sources are counted together.
+    pub mask: [u64; 2],
+    /// Where its buckets are: the first set.
+    pub first_set: u32,
+    /// How many sets.
+    pub set_count: u32,
+    /// What sources are hashed with, so that no two limiters have a bucket in common.
+    pub salt: u32,
+    /// Row of its counters.
+    pub counters: u32,
+    /// [`Self::BYTES`] or [`Self::NEW_CONNECTIONS`], [`Self::EXACT_CLOCK`], and [`Self::DROP`] or [`Self::MARK`].
+    pub flags: u32,
+    /// Zero: fills the cache line.
+    pub reserved: u32,
+}
+
+impl LimiterEntry {
+    /// Bytes are counted; packets otherwise.
+    pub const BYTES: u32 = 1;
+    /// Only packets that open a flow are counted.
+    pub const NEW_CONNECTIONS: u32 = 2;
+    /// It needs the exact clock.
+    pub const EXACT_CLOCK: u32 = 4;
+    /// What is too much is dropped. With neither this nor [`Self::MARK`] it is counted only.
+    pub const DROP: u32 = 8;
+    /// What is too much is marked.
+    pub const MARK: u32 = 16;
+
+    /// The hash of a packet's source among this limiter's.
+    #[inline(always)]
+    pub fn hash(&self, key: &HashKey, source: VipKey) -> u64 {
+        key.source([source.high & self.mask[0], source.low & self.mask[1]], self.salt)
+    }
+
+    /// Whether it counts the packet at all.
+    #[inline(always)]
+    pub const fn counts(&self, asker: &Asker) -> bool {
+        self.flags & Self::NEW_CONNECTIONS == 0 || asker.traits & OPENS != 0
+    }
+
+    /// Where its buckets are.
+    #[inline(always)]
+    pub const fn sets(&self) -> Sets {
+        Sets { first: self.first_set, count: self.set_count }
+    }
+}
 
 /// A backend and the way to it: one cache line of 64-bit words that are each replaced at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -359,16 +452,41 @@ pub struct Forwarded {
     pub new_flows: u64,
 }
 
-/// What a service received and did not forward, per CPU; and what its limiter let through unchecked.
+/// What a service received and did not forward, per CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Withheld {
-    /// Packets over the limit.
+    /// Packets that a limiter dropped.
     pub limited: u64,
     /// Packets dropped for any other reason.
     pub dropped: u64,
+}
+
+/// What a limiter said, per CPU. Packets that it does not count, such as those of known connections, are in none of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct LimiterCounts {
+    /// Packets within the limit.
+    pub admitted: u64,
+    /// Packets over it that were dropped, marked, or would have been.
+    pub over: u64,
+    /// Packets over it that could not be marked and passed.
+    pub unmarked: u64,
     /// Packets let through because their set of buckets was full of other busy sources.
     pub contended: u64,
+}
+
+impl LimiterCounts {
+    /// Counts one packet.
+    #[inline(always)]
+    pub fn count(&mut self, event: LimiterEvent) {
+        match event {
+            LimiterEvent::Admitted => self.admitted += 1,
+            LimiterEvent::Over => self.over += 1,
+            LimiterEvent::Unmarked => self.unmarked += 1,
+            LimiterEvent::Contended => self.contended += 1,
+        }
+    }
 }
 
 /// What the flow table had to say, per CPU.
@@ -403,19 +521,21 @@ pub const DETOUR: u32 = 0;
 /// Place of the program that runs [`crate::aside::aside`].
 pub const ASIDE: u32 = 1;
 
-/// Four token buckets: see [`crate::limiter`].
+/// Four buckets: see [`crate::limiter`].
 pub type BucketWords = [u64; crate::limiter::WAYS];
 
-/// Interfaces that one daemon can attach to: rows of reason counters.
+/// Rows of reason counters. The first is for packets from interfaces that have none.
 pub const MAX_INTERFACES: usize = 16;
+/// Interfaces that one daemon can attach to, each with a row of its own.
+pub const MAX_ATTACHED: usize = MAX_INTERFACES - 1;
 
 /// What the daemon fixes when it loads the program: read-only data, so that the verifier sees constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Settings {
     /// The key of the flow hash.
-    pub hash_key: crate::hash::HashKey,
-    /// Sets of token buckets, see [`crate::limiter::set_of`].
+    pub hash_key: HashKey,
+    /// Sets of buckets, see [`Sets`].
     pub bucket_sets: u32,
     /// Sets of remembered flows.
     pub flow_sets: u32,
@@ -427,8 +547,26 @@ pub struct Settings {
     pub interfaces: [u32; MAX_INTERFACES],
 }
 
+/// What `lb decap` fixes when it loads its program: read-only data, as [`Settings`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct DecapSettings {
+    /// UDP port of GUE tunnels.
+    pub gue_port: Be16,
+    /// Zero.
+    pub reserved: u16,
+    /// As [`Settings::interfaces`].
+    pub interfaces: [u32; MAX_INTERFACES],
+}
+
+/// Addresses of one host at which tunnels may end.
+pub const MAX_ENDPOINTS: usize = 4096;
+/// Prefixes whose tunnel packets one host takes.
+pub const MAX_SENDERS: usize = 1024;
+
 // The verifier and mmap see these shapes: words of eight bytes, no hidden padding (`Pod` proves that), whole cache lines.
 const _: () = assert!(size_of::<VipSet>() == 96 && size_of::<ServiceEntry>() == 64);
+const _: () = assert!(size_of::<LimiterEntry>() == 64 && size_of::<LimiterRows>() == size_of::<u64>());
 const _: () = assert!(size_of::<BackendEntry>() == 64 && size_of::<SlotLine>() == 64);
 const _: () = assert!(size_of::<BucketWords>() == 32 && size_of::<Settings>() == 144);
 const _: () = assert!(size_of::<Features>() == 8 && size_of::<InterfaceEntry>() == 8);

@@ -19,6 +19,7 @@ pub mod bench;
 pub mod checksum;
 pub mod decap;
 pub mod deliver;
+pub mod ecn;
 pub mod flow;
 pub mod fragment;
 pub mod frame;

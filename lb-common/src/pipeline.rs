@@ -8,19 +8,22 @@
 //! not quite that it leaves untouched to [`detour`], which takes any packet; the two never disagree. So the short way stays
 //! short for the compiler, whatever the long way learns.
 
+use core::mem::offset_of;
+
 use crate::answer;
 use crate::aside::aside;
 use crate::deliver::{Load, Payload, deliver};
+use crate::ecn;
 use crate::flow::{FlowEvent, FlowSet, Passenger, PassengerKind, Tick, owner};
 use crate::fragment::{self, Piece};
 use crate::hash::{HashKey, scale};
 use crate::icmp::{Message, Quote};
 use crate::ip::{Datagram, Fragment, IpHeader, Part};
 use crate::layout::{
-    BY_SOURCE, BackendEntry, CLOSED, EXACT_CLOCK, Features, InterfaceEntry, LIMITED, LISTED, QUIC, Region,
-    ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
+    BY_SOURCE, BackendEntry, CLOSED, Features, InterfaceEntry, LISTED, LimiterEntry, MAX_LIMITERS, QUIC,
+    Region, ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
 };
-use crate::limiter::{Admission, BucketSet, Gcra, charge, charge_once};
+use crate::limiter::{Asker, BucketSet, ECN_CAPABLE, LimiterEvent, OPENS, Ruling, ask, ask_at_once};
 use crate::link::Link;
 use crate::lists::{Listed, listed};
 use crate::packet::Packet;
@@ -28,8 +31,7 @@ use crate::slot::{BackendId, Slot};
 use crate::transport::{Segment, is_quic_initial};
 use crate::verdict::{DropReason, PassReason, Refusal, Verdict};
 use crate::wire::{
-    Be16, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Header, Ipv6Header, MACS_LENGTH, UDP_LENGTH,
-    protocol,
+    Be16, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Header, Ipv6Header, MACS_LENGTH, protocol,
 };
 
 /// A clock of the kernel. All count nanoseconds, monotonically, from moments of their own.
@@ -46,12 +48,10 @@ pub enum Clock {
 /// Something a service did with a packet other than forwarding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceEvent {
-    /// Dropped by the limiter.
+    /// Dropped by a limiter.
     Limited,
     /// Dropped for another reason.
     Dropped,
-    /// The limiter found no bucket and let it through.
-    Contended,
 }
 
 /// The tables of [`crate::layout`], the clocks and the counters.
@@ -83,8 +83,12 @@ pub trait Tables {
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
     /// What the deny and allow lists say of a source, by the longest prefix that it is in.
     fn listed(&self, source: VipKey) -> Listed;
-    /// The set of token buckets for a source's hash: [`crate::limiter::set_of`].
-    fn buckets(&self, hash: u64, clock: Clock) -> Option<Self::Buckets<'_>>;
+    /// A limiter.
+    fn limiter(&self, row: u32) -> Option<&LimiterEntry>;
+    /// Sets of buckets that there are: [`crate::limiter::Sets`].
+    fn bucket_sets(&self) -> u32;
+    /// A set of buckets.
+    fn buckets(&self, set: u32) -> Option<Self::Buckets<'_>>;
     /// The set of remembered flows for a flow's hash.
     fn flows(&self, hash: u64) -> Option<Self::Flows<'_>>;
     /// The set of remembered fragments for the hash of a fragmented datagram.
@@ -95,12 +99,12 @@ pub trait Tables {
     // What follows is not to be implemented by ordinary tables. The kernel's program makes functions of it, which the verifier
     // follows once each and not in every place they are called from.
 
-    /// [`charge`], after an attempt that another CPU spoilt.
-    fn charge_again(&self, hash: u64, clock: Clock, now: u64, limit: &Gcra) -> Admission
+    /// [`ask`].
+    fn ask(&self, row: u32, asker: &Asker) -> Ruling
     where
         Self: Sized,
     {
-        self.buckets(hash, clock).map_or(Admission::Contended, |buckets| charge(&buckets, hash, now, limit))
+        ask(self, row, asker)
     }
 
     /// [`in_motion`].
@@ -139,6 +143,8 @@ pub trait Tables {
     fn count_forwarded(&self, backend: u32, bytes: u64, opens: bool);
     /// Counts what a service did with a packet.
     fn count_service(&self, service: u32, event: ServiceEvent);
+    /// Counts what a limiter said.
+    fn count_limiter(&self, row: u32, event: LimiterEvent);
     /// Counts what the flow table had to say.
     fn count_flow(&self, event: FlowEvent);
     /// Counts a packet that came in by interface `ingress` and was not forwarded.
@@ -433,7 +439,7 @@ fn load<'d>(link: &'d Link, datagram: &'d Datagram, payload: Payload) -> Load<'d
 #[inline(always)]
 fn opens<P: Packet>(packet: &P, service: &ServiceEntry, load: &Load<'_>, segment: Segment) -> bool {
     let is_quic = service.flags & QUIC != 0 && load.datagram.protocol == protocol::UDP;
-    segment.opens || is_quic && is_quic_initial(packet, load.link.length + load.datagram.header + UDP_LENGTH)
+    segment.opens || is_quic && is_quic_initial(packet, load.link.length, load.datagram)
 }
 
 /// Whether the service has backends for the packet.
@@ -458,9 +464,9 @@ fn serve<P: Packet, T: Tables>(
     opens: bool,
     listed: Listed,
 ) -> Result<Sent, Refusal> {
-    if service.flags & LIMITED != 0 && listed != Listed::Allowed {
-        limit(tables, service, load.datagram)?;
-    }
+    let mark = service.limiters.count != 0
+        && listed != Listed::Allowed
+        && limit(packet, tables, service, &load, opens)? == Ruling::Mark;
     let ports = match load.payload {
         Payload::Segment(ports) | Payload::FirstPiece(ports) => ports,
         Payload::Error(quote) => quote.ports,
@@ -471,7 +477,6 @@ fn serve<P: Packet, T: Tables>(
         _ => (load.datagram.addresses, load.datagram.protocol),
     };
     let hash = tables.hash_key().flow(addresses, ports, carried);
-    let load = Load { hash, ..load };
     let kind = match load.payload {
         Payload::Error(_) => PassengerKind::Speaks,
         _ if opens => PassengerKind::Opens,
@@ -479,7 +484,12 @@ fn serve<P: Packet, T: Tables>(
     };
     let way = Way { hash, addresses, kind };
     let (row, backend) = choose(tables, service, &way)?;
-    deliver(packet, &load, backend)?;
+    let mut datagram = *load.datagram;
+    if mark {
+        // In the packet itself: an outer header copies it.
+        ecn::mark(packet, load.link.length, &mut datagram).ok_or(DropReason::Inconsistent)?;
+    }
+    deliver(packet, &Load { hash, datagram: &datagram, ..load }, backend)?;
     tables.count_forwarded(row, (ETHERNET_LENGTH + load.datagram.length) as u64, opens);
     Ok(Sent { egress: backend.ifindex, row })
 }
@@ -539,20 +549,41 @@ pub fn in_motion<T: Tables>(
     Some(backend)
 }
 
+/// Where a packet comes from, whose IP header, already judged, begins at `start`.
 #[inline(always)]
-fn limit<T: Tables>(tables: &T, service: &ServiceEntry, datagram: &Datagram) -> Result<(), DropReason> {
-    let clock = if service.flags & EXACT_CLOCK != 0 { Clock::Exact } else { Clock::Jiffies };
-    let hash = tables.hash_key().source(datagram.source, service.id);
-    let buckets = tables.buckets(hash, clock).ok_or(DropReason::Inconsistent)?;
-    let now = tables.now(clock);
-    let admission = charge_once(&buckets, hash, now, &service.limit);
-    match admission.unwrap_or_else(|| tables.charge_again(hash, clock, now, &service.limit)) {
-        Admission::Admitted => Ok(()),
-        Admission::Limited => Err(DropReason::Limited),
-        Admission::Contended => {
-            tables.count_service(service.id, ServiceEvent::Contended);
-            Ok(())
+pub(crate) fn source_of<P: Packet>(packet: &P, start: usize, is_ipv6: bool) -> Option<VipKey> {
+    Some(if is_ipv6 {
+        VipKey::v6(packet.read(start + offset_of!(Ipv6Header, source))?)
+    } else {
+        VipKey::v4(packet.read(start + offset_of!(Ipv4Header, source))?)
+    })
+}
+
+/// Asks all limiters of the service, for each is to count what it sees; the strictest ruling holds.
+#[inline(always)]
+fn limit<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    service: &ServiceEntry,
+    load: &Load<'_>,
+    opens: bool,
+) -> Result<Ruling, DropReason> {
+    let datagram = load.datagram;
+    let opens = if opens { OPENS } else { 0 };
+    let capable = if ecn::is_capable(datagram.tos) { ECN_CAPABLE } else { 0 };
+    let source = source_of(packet, load.link.length, datagram.is_ipv6).ok_or(DropReason::Inconsistent)?;
+    let asker = Asker { source, bytes: (ETHERNET_LENGTH + datagram.length) as u32, traits: opens | capable };
+    let mut strictest = ask_at_once(tables, service.limiters.first, &asker);
+    for at in 1..MAX_LIMITERS {
+        if at >= service.limiters.count {
+            break;
         }
+        strictest = strictest.max(tables.ask(service.limiters.first.wrapping_add(at), &asker));
+    }
+    match strictest {
+        Ruling::Drop => Err(DropReason::Limited),
+        Ruling::Inconsistent => Err(DropReason::Inconsistent),
+        passed => Ok(passed),
     }
 }
 
@@ -571,7 +602,13 @@ fn follow<P: Packet, T: Tables>(
     }
     let hash = datagram.fragments(tables.hash_key(), fragment.identification);
     let Some(Piece::ToBackend(row)) = tables.recall_fragment(hash).map(Piece::from_word) else {
-        return Err(DropReason::FragmentUnknown.into());
+        let unknown = datagram.may_have_ports();
+        return Err(if unknown {
+            DropReason::FragmentUnknown.into()
+        } else {
+            // Its first fragment is the stack's too.
+            PassReason::OtherProtocol.into()
+        });
     };
     let backend = tables.backend(row).ok_or(DropReason::Inconsistent)?;
     let load = Load {

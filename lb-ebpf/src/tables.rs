@@ -3,9 +3,8 @@
 //! The daemon changes arrays through a mapping while the program reads them, word by word with aligned 64-bit stores. The
 //! pipeline reads each word that publishes something once, so it acts on the old value or the new one, never on a mixture.
 
-use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
-use core::ptr::{addr_of, read_volatile, write_volatile};
+use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray};
@@ -16,14 +15,15 @@ use lb_common::flow::{self, FlowEvent, FlowLines, FlowSet, Passenger, PassengerK
 use lb_common::fragment;
 use lb_common::hash::HashKey;
 use lb_common::layout::{
-    BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES,
-    SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey, VipSet, Withheld,
+    BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
+    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey, VipSet, Withheld,
 };
-use lb_common::limiter::{self, Admission, BucketSet, Gcra, WAYS, charge};
+use lb_common::limiter::{self, Asker, BucketSet, LimiterEvent, Ruling, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
 use lb_common::slot::{BackendId, Slot};
-use lb_common::verdict::REASON_COUNTERS;
+
+use crate::settings::{count_reason, loaded, row_of};
 
 /// `BPF_F_MMAPABLE` of `include/uapi/linux/bpf.h`.
 const MMAPABLE: usize = 1 << 10;
@@ -46,6 +46,8 @@ static LISTS_A: LpmTrie<[u32; 4], u32, 1> = LpmTrie::new();
 #[btf_map]
 static LISTS_B: LpmTrie<[u32; 4], u32, 1> = LpmTrie::new();
 #[btf_map]
+static LIMITERS: Array<LimiterEntry, 1, MMAPABLE> = Array::new();
+#[btf_map]
 static BUCKETS: Array<BucketWords, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS: Array<FlowLines, 1, MMAPABLE> = Array::new();
@@ -56,9 +58,9 @@ static FORWARDED: PerCpuArray<Forwarded, 1> = PerCpuArray::new();
 #[btf_map]
 static WITHHELD: PerCpuArray<Withheld, 1> = PerCpuArray::new();
 #[btf_map]
-static FLOW_COUNTS: PerCpuArray<FlowCounts, 1> = PerCpuArray::new();
+static LIMITER_COUNTS: PerCpuArray<LimiterCounts, 1> = PerCpuArray::new();
 #[btf_map]
-static REASONS: PerCpuArray<u64, { MAX_INTERFACES * REASON_COUNTERS as usize }> = PerCpuArray::new();
+static FLOW_COUNTS: PerCpuArray<FlowCounts, 1> = PerCpuArray::new();
 
 /// Replaced by the daemon at load.
 #[unsafe(no_mangle)]
@@ -89,7 +91,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn interface(&self, ingress: u32) -> Option<InterfaceEntry> {
-        INTERFACES.get(row_of(ingress)).copied()
+        INTERFACES.get(row_of(&settings().interfaces, ingress)).copied()
     }
 
     #[inline(always)]
@@ -119,8 +121,17 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn buckets(&self, hash: u64, clock: Clock) -> Option<Buckets> {
-        let set = limiter::set_of(hash, settings().bucket_sets, clock);
+    fn limiter(&self, row: u32) -> Option<&LimiterEntry> {
+        LIMITERS.get(row)
+    }
+
+    #[inline(always)]
+    fn bucket_sets(&self) -> u32 {
+        settings().bucket_sets
+    }
+
+    #[inline(always)]
+    fn buckets(&self, set: u32) -> Option<Buckets> {
         BUCKETS.get_ptr_mut(set).map(|words| Buckets(words.cast()))
     }
 
@@ -148,11 +159,13 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn charge_again(&self, hash: u64, clock: Clock, now: u64, limit: &Gcra) -> Admission {
-        match charge_again(hash, (clock == Clock::Exact).into(), now, limit.interval, limit.tolerance) {
-            0 => Admission::Admitted,
-            1 => Admission::Limited,
-            _ => Admission::Contended,
+    fn ask(&self, row: u32, asker: &Asker) -> Ruling {
+        let Asker { source: VipKey { high, low }, bytes, traits } = *asker;
+        match ask(row, high, low, bytes, traits) {
+            0 => Ruling::Pass,
+            1 => Ruling::Mark,
+            2 => Ruling::Drop,
+            _ => Ruling::Inconsistent,
         }
     }
 
@@ -196,8 +209,15 @@ impl Tables for KernelTables {
             match event {
                 ServiceEvent::Limited => row.limited += 1,
                 ServiceEvent::Dropped => row.dropped += 1,
-                ServiceEvent::Contended => row.contended += 1,
             }
+        }
+    }
+
+    #[inline(always)]
+    fn count_limiter(&self, row: u32, event: LimiterEvent) {
+        if let Some(counts) = LIMITER_COUNTS.get_ptr_mut(row) {
+            // SAFETY: as in `count_forwarded`.
+            unsafe { &mut *counts }.count(event);
         }
     }
 
@@ -211,10 +231,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn count_reason(&self, ingress: u32, counter: u32) {
-        if let Some(count) = REASONS.get_ptr_mut(row_of(ingress) * REASON_COUNTERS + counter) {
-            // SAFETY: as in `count_forwarded`.
-            unsafe { *count += 1 };
-        }
+        count_reason(&settings().interfaces, ingress, counter);
     }
 }
 
@@ -232,19 +249,11 @@ pub(crate) extern "C" fn listed(high: u64, low: u64) -> u32 {
     found.copied().unwrap_or(Listed::No.word())
 }
 
+/// What the limiter in a row rules.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn charge_again(
-    hash: u64,
-    is_exact: u32,
-    now: u64,
-    interval: u64,
-    tolerance: u64,
-) -> u32 {
-    let limit = Gcra { interval, tolerance };
-    let clock = if is_exact == 0 { Clock::Jiffies } else { Clock::Exact };
-    let admission = KernelTables.buckets(hash, clock).map(|buckets| charge(&buckets, hash, now, &limit));
-    admission.unwrap_or(Admission::Contended) as u32
+pub(crate) extern "C" fn ask(row: u32, high: u64, low: u64, bytes: u32, traits: u32) -> u32 {
+    limiter::ask(&KernelTables, row, &Asker { source: VipKey { high, low }, bytes, traits }) as u32
 }
 
 /// The backend of a packet in a moving slot; no backend's number if a table has no such entry.
@@ -284,31 +293,7 @@ pub(crate) extern "C" fn affords(source: u64) -> u32 {
 
 #[inline(always)]
 fn settings() -> &'static Settings {
-    let settings: *const Settings;
-    // SAFETY: a move, which hides the address from the optimiser: it would fold the zeros that the daemon replaces at load.
-    // An instruction of its own, since the lines of no instruction may coincide with others', which the kernel refuses.
-    unsafe {
-        asm!("{0} = {1}", out(reg) settings, in(reg) addr_of!(SETTINGS), options(pure, readonly, nostack, preserves_flags));
-    }
-    // SAFETY: still the address of a static, which is never written after the program was loaded.
-    unsafe { &*settings }
-}
-
-/// The counter row of an interface; unknown ones share the first row.
-///
-/// The verifier knows `SETTINGS` and removes what follows the first vacant place.
-#[inline(always)]
-fn row_of(ingress: u32) -> u32 {
-    let interfaces = &settings().interfaces;
-    for (row, &interface) in interfaces.iter().enumerate().skip(1) {
-        if interface == 0 {
-            break;
-        }
-        if interface == ingress {
-            return row as u32;
-        }
-    }
-    0
+    loaded(&SETTINGS)
 }
 
 /// The words of one set of buckets, changed by all CPUs.

@@ -15,9 +15,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::config::LimitKeys;
 use crate::controller::ListAction;
 use crate::model::{Endpoint, ListName};
-use crate::view::{AddBackend, Applied, BackendView, PrefixList, Problem, ServiceView, SetBackend, Status};
+use crate::view::{
+    AddBackend, Applied, BackendView, LimitView, PrefixList, Problem, ServiceView, SetBackend, Status,
+};
 
 /// The daemon answers in milliseconds; what takes this long does not come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -144,6 +147,31 @@ impl Client {
         self.send(method, &format!("/v1/{list}"), prefixes).await
     }
 
+    /// The limiters that packets of one service meet, or all there are.
+    pub async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ClientError> {
+        self.call(Method::GET, &limits_path(service), None).await
+    }
+
+    /// One limiter of a service, or of all services.
+    pub async fn limit(&self, service: Option<&str>, name: &str) -> Result<LimitView, ClientError> {
+        self.call(Method::GET, &limit_path(service, name), None).await
+    }
+
+    /// Adds or replaces a limiter of a service, or of all services.
+    pub async fn set_limit(
+        &self,
+        service: Option<&str>,
+        name: &str,
+        keys: &LimitKeys,
+    ) -> Result<Applied, ClientError> {
+        self.send(Method::PUT, &limit_path(service, name), keys).await
+    }
+
+    /// Removes a limiter of a service, or of all services.
+    pub async fn remove_limit(&self, service: Option<&str>, name: &str) -> Result<Applied, ClientError> {
+        self.call(Method::DELETE, &limit_path(service, name), None).await
+    }
+
     /// A call with a body.
     async fn send<T: DeserializeOwned>(
         &self,
@@ -206,6 +234,17 @@ impl Client {
 
 fn backends_path(service: &str) -> String {
     format!("/v1/services/{}/backends", encode(service))
+}
+
+fn limits_path(service: Option<&str>) -> String {
+    match service {
+        Some(service) => format!("/v1/services/{}/limits", encode(service)),
+        None => "/v1/limits".to_owned(),
+    }
+}
+
+fn limit_path(service: Option<&str>, name: &str) -> String {
+    format!("{}/{}", limits_path(service), encode(name))
 }
 
 fn backend_path(service: &str, endpoint: Endpoint) -> String {

@@ -3,9 +3,7 @@
 use std::io;
 
 use lb_common::flow::WAYS;
-use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -13,9 +11,11 @@ use crate::announce::Announcer;
 use crate::api::{self, ApiSocket};
 use crate::config::{Config, HashKeyError, read_hash_key};
 use crate::controller::{Controller, ControllerError, Handle};
+use crate::datapath::attach::interface_index;
 use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, check_host};
 use crate::metrics;
-use crate::placement::{Services, hash_key};
+use crate::placement::hash_key;
+use crate::stop::Stop;
 
 /// Why the daemon could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +57,9 @@ pub enum DaemonError {
 /// the program is attached, and all of it is given back when this function returns.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     check_host()?;
-    let stop = Stop::install()?;
+    let stop = Stop::install().map_err(DaemonError::Signals)?;
     let indices =
-        config.daemon.interfaces.iter().map(|name| interface_index(name)).collect::<Result<Vec<_>, _>>()?;
+        config.daemon.interfaces.iter().map(|name| index_of(name)).collect::<Result<Vec<_>, _>>()?;
     let secret = secret(&config)?;
     let api = api::bind(&config.daemon.socket)?;
     let metrics = match config.daemon.metrics {
@@ -67,9 +67,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         None => None,
     };
     let datapath = KernelDatapath::load(hash_key(secret), capacity(&config), &indices)?;
-    let services: Services =
-        config.services.into_iter().map(|service| (service.name.clone(), service)).collect();
-    let (mut controller, handle) = Controller::start(datapath, services, config.lists).await?;
+    let (mut controller, handle) =
+        Controller::start(datapath, config.services(), config.lists.clone()).await?;
     let attachments = attach(controller.datapath(), &config.daemon.interfaces, &indices)?;
     let interfaces = config.daemon.interfaces.into_iter().zip(indices);
     let _announcer = Announcer::start(interfaces, controller.announced());
@@ -118,10 +117,8 @@ fn attach(
     names.iter().zip(indices).map(|(name, index)| datapath.attach(name, *index)).collect()
 }
 
-fn interface_index(name: &str) -> Result<u32, DaemonError> {
-    let missing = |_| DaemonError::NoInterface { name: name.to_owned() };
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(missing)?;
-    netdevice::name_to_index(any, name).map_err(missing)
+fn index_of(name: &str) -> Result<u32, DaemonError> {
+    interface_index(name).ok_or_else(|| DaemonError::NoInterface { name: name.to_owned() })
 }
 
 /// The secret of the flow hash: the configured one, else one that this host has kept to itself since it was installed.
@@ -145,38 +142,23 @@ fn secret(config: &Config) -> Result<[u8; 16], DaemonError> {
 }
 
 /// Room for twice the services that are configured, never less than the default, and for as many flows as is said.
-fn capacity(Config { daemon, services, .. }: &Config) -> Capacity {
+fn capacity(config: &Config) -> Capacity {
+    let (daemon, services) = (&config.daemon, config.services());
     let default = Capacity::default();
     let twice = |needed: usize| u32::try_from(needed * 2).unwrap_or(u32::MAX).checked_next_power_of_two();
     let room = |needed: usize, least: u32| twice(needed).unwrap_or(1 << 31).max(least);
     let backends =
-        services.iter().map(|service| (service.backends.len() * 2).next_power_of_two().max(8)).sum();
+        services.values().map(|service| (service.backends.len() * 2).next_power_of_two().max(8)).sum();
     Capacity {
         services: room(services.len(), default.services),
-        slots: room(services.iter().map(|service| service.table_size as usize + 16).sum(), default.slots),
+        slots: room(services.values().map(|service| service.table_size as usize + 16).sum(), default.slots),
         backends: room(backends, default.backends),
+        limiters: room(
+            services.values().map(|service| services.limiters_met(service).count()).sum(),
+            default.limiters,
+        ),
         flow_sets: daemon.flows.div_ceil(WAYS as u32).next_power_of_two(),
         ..default
-    }
-}
-
-/// SIGTERM and SIGINT, either of which ends the daemon.
-struct Stop {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn install() -> Result<Self, DaemonError> {
-        let listen = |kind| signal(kind).map_err(DaemonError::Signals);
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

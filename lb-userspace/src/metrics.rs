@@ -9,13 +9,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
 use crate::api::{Control, serve_http};
 use crate::controller::ChangeError;
-use crate::view::{BackendView, FlowsView, HealthState, InterfaceView, ListsView, ServiceView, Status};
+use crate::model::Action;
+use crate::view::{
+    BackendView, FlowsView, HealthState, InterfaceView, LimitView, ListsView, ServiceView, Status,
+};
 
 /// Why the metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -23,14 +26,16 @@ pub enum BindError {
     /// Somebody else has the port.
     #[error(
         "metrics address {address} is in use; find the other program with: ss -ltnp, or choose another \
-         address with [daemon] metrics"
+         address ([daemon] metrics, or --metrics of lb decap)"
     )]
     InUse {
         /// The address.
         address: SocketAddr,
     },
     /// The kernel refuses.
-    #[error("cannot serve metrics on {address}: {source}; choose another address with [daemon] metrics")]
+    #[error(
+        "cannot serve metrics on {address}: {source}; choose another address ([daemon] metrics, or --metrics of lb decap)"
+    )]
     Io {
         /// The address.
         address: SocketAddr,
@@ -58,13 +63,23 @@ pub async fn serve<C: Control>(
 
 /// `/metrics`, and a page at `/` for those who open the address in a browser.
 pub fn router<C: Control>(control: C) -> Router {
+    pages(get(scrape::<C>)).with_state(control)
+}
+
+/// The routes of whoever answers a scrape.
+pub(crate) fn pages<S: Clone + Send + Sync + 'static>(scrape: MethodRouter<S>) -> Router<S> {
     let page =
         Html("<!doctype html><title>lb</title><p><a href=\"/metrics\">Metrics</a> of the load balancer lb\n");
-    Router::new().route("/", get(page)).route("/metrics", get(scrape::<C>)).with_state(control)
+    Router::new().route("/", get(page)).route("/metrics", scrape)
 }
 
 async fn scrape<C: Control>(State(control): State<C>) -> Response {
-    match collect(&control).await {
+    answer(collect(&control).await)
+}
+
+/// The answer to a scrape: the metrics, or why there are none.
+pub(crate) fn answer(metrics: Result<String, String>) -> Response {
+    match metrics {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
     }
@@ -81,15 +96,17 @@ async fn collect<C: Control>(control: &C) -> Result<String, String> {
             Err(error) => return Err(error.to_string()),
         }
     }
-    render(&status, &backends).map_err(|error| error.to_string())
+    let limits = control.limits(None).await.map_err(|error| error.to_string())?;
+    render(&status, &backends, &limits).map_err(|error| error.to_string())
 }
 
 /// The metrics in Prometheus' text format, version 0.0.4. `backends` holds each service's name and backends.
-pub fn render(status: &Status, backends: &[(String, Vec<BackendView>)]) -> Result<String, prometheus::Error> {
-    let page = Page::default();
-    page.gauge("lb_build_info", "The running version; always 1.", &["version"])?
-        .with_label_values(&[&status.version])
-        .set(1);
+pub fn render(
+    status: &Status,
+    backends: &[(String, Vec<BackendView>)],
+    limits: &[LimitView],
+) -> Result<String, prometheus::Error> {
+    let page = Page::of(&status.version)?;
     page.gauge("lb_config_generation", "Number of applied changes since start.", &[])?
         .with_label_values::<&str>(&[])
         .set(signed(status.generation));
@@ -97,33 +114,63 @@ pub fn render(status: &Status, backends: &[(String, Vec<BackendView>)]) -> Resul
     page.services(&status.services)?;
     page.flows(&status.flows)?;
     page.maps(&status.flows, &status.lists)?;
-    page.limiters(&status.services)?;
+    page.limiters(limits)?;
     page.backends(backends)?;
-    TextEncoder::new().encode_to_string(&page.registry.gather())
+    page.text()
 }
 
 /// A registry that lives for one scrape.
 #[derive(Default)]
-struct Page {
+pub(crate) struct Page {
     registry: Registry,
 }
 
 impl Page {
+    /// What every scrape says first: which version answers.
+    pub(crate) fn of(version: &str) -> Result<Self, prometheus::Error> {
+        let page = Self::default();
+        page.gauge("lb_build_info", "The running version; always 1.", &["version"])?
+            .with_label_values(&[version])
+            .set(1);
+        Ok(page)
+    }
+
+    /// Everything in the text format.
+    pub(crate) fn text(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// How the program is attached.
+    pub(crate) fn attached<'i>(
+        &self,
+        interfaces: impl IntoIterator<Item = (&'i str, &'i str)>,
+    ) -> Result<(), prometheus::Error> {
+        let attached =
+            self.gauge("lb_xdp_attached", "1 per interface and XDP mode in use.", &["interface", "mode"])?;
+        interfaces.into_iter().for_each(|(name, mode)| attached.with_label_values(&[name, mode]).set(1));
+        Ok(())
+    }
+
     fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(gauge.clone()))?;
         Ok(gauge)
     }
 
-    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    /// A family of counters.
+    pub(crate) fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
         let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(counter.clone()))?;
         Ok(counter)
     }
 
     fn interfaces(&self, interfaces: &[InterfaceView]) -> Result<(), prometheus::Error> {
-        let attached =
-            self.gauge("lb_xdp_attached", "1 per interface and XDP mode in use.", &["interface", "mode"])?;
+        self.attached(interfaces.iter().map(|one| (one.name.as_str(), one.mode.as_str())))?;
         let by_reason = ["interface", "reason"];
         let passes =
             self.counter("lb_passes_total", "Packets handed to the host's network stack.", &by_reason)?;
@@ -134,7 +181,6 @@ impl Page {
             &by_reason,
         )?;
         for interface in interfaces {
-            attached.with_label_values(&[&interface.name, &interface.mode]).set(1);
             let outcomes =
                 [(&passes, &interface.passes), (&drops, &interface.drops), (&answers, &interface.answers)];
             for (counter, counts) in outcomes {
@@ -211,7 +257,7 @@ impl Page {
         Ok(())
     }
 
-    fn limiters(&self, services: &[ServiceView]) -> Result<(), prometheus::Error> {
+    fn limiters(&self, limits: &[LimitView]) -> Result<(), prometheus::Error> {
         let labels = ["service", "limiter", "verdict"];
         let packets =
             self.counter("lb_limiter_packets_total", "Packets by the limiter's verdict.", &labels)?;
@@ -220,9 +266,17 @@ impl Page {
             "Packets let through because the limiter was full of other busy sources.",
             &labels[..2],
         )?;
-        for service in services.iter().filter(|service| service.limit.is_some()) {
-            packets.with_label_values(&[service.name.as_str(), "source", "dropped"]).inc_by(service.limited);
-            contended.with_label_values(&[service.name.as_str(), "source"]).inc_by(service.contended);
+        for limit in limits {
+            // A limiter of all services; no service can be called that.
+            let service = limit.service.as_deref().unwrap_or("*");
+            let mut verdicts = vec![("admitted", limit.admitted), (limit.action.verdict(), limit.over)];
+            if limit.action == Action::Mark {
+                verdicts.push(("unmarked", limit.unmarked));
+            }
+            for (verdict, count) in verdicts {
+                packets.with_label_values(&[service, &limit.name, verdict]).inc_by(count);
+            }
+            contended.with_label_values(&[service, &limit.name]).inc_by(limit.contended);
         }
         Ok(())
     }
@@ -255,6 +309,7 @@ fn signed(value: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::api::double::Double;
+    use crate::config::LimitKeys;
     use crate::model::{AdminState, ForwardMode, Protocol, Weight};
     use crate::view::{OptionsView, ReasonCount, SlotsView};
 
@@ -280,6 +335,22 @@ mod tests {
             limited: 5,
             contended: 1,
         }
+    }
+
+    fn limits() -> [LimitView; 2] {
+        let limit = |service: Option<&str>, name: &str, action| LimitView {
+            service: service.map(str::to_owned),
+            name: name.to_owned(),
+            words: String::new(),
+            settings: LimitKeys::new(),
+            clock: "coarse".to_owned(),
+            action,
+            over: 5,
+            unmarked: 2,
+            contended: 1,
+            admitted: 100,
+        };
+        [limit(Some("web"), "source", Action::Drop), limit(None, "all", Action::Mark)]
     }
 
     fn backend(address: &str, health: HealthState) -> BackendView {
@@ -322,7 +393,7 @@ mod tests {
     fn every_series_is_named_and_labelled_as_promised() {
         let backends =
             vec![backend("10.0.1.1:80", HealthState::Up), backend("10.0.1.2:80", HealthState::Down)];
-        let text = render(&status(), &[("web".to_owned(), backends)]).unwrap();
+        let text = render(&status(), &[("web".to_owned(), backends)], &limits()).unwrap();
         let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(series, EXPECTED);
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
@@ -331,7 +402,7 @@ mod tests {
         }
     }
 
-    const EXPECTED: [&str; 37] = [
+    const EXPECTED: [&str; 42] = [
         "lb_answers_total{interface=\"eth0\",reason=\"echo\"} 2",
         "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
         "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
@@ -351,7 +422,12 @@ mod tests {
         "lb_flow_lookups_total{result=\"evicted\"} 3",
         "lb_flow_lookups_total{result=\"known\"} 500",
         "lb_flows 9",
+        "lb_limiter_contended_total{limiter=\"all\",service=\"*\"} 1",
         "lb_limiter_contended_total{limiter=\"source\",service=\"web\"} 1",
+        "lb_limiter_packets_total{limiter=\"all\",service=\"*\",verdict=\"admitted\"} 100",
+        "lb_limiter_packets_total{limiter=\"all\",service=\"*\",verdict=\"marked\"} 5",
+        "lb_limiter_packets_total{limiter=\"all\",service=\"*\",verdict=\"unmarked\"} 2",
+        "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"admitted\"} 100",
         "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"dropped\"} 5",
         "lb_map_entries{map=\"flows\"} 9",
         "lb_map_entries{map=\"lists\"} 3",
@@ -375,7 +451,7 @@ mod tests {
     fn series_of_a_removed_backend_disappear() {
         let text = |addresses: &[&str]| {
             let backends = addresses.iter().map(|address| backend(address, HealthState::Up)).collect();
-            render(&status(), &[("web".to_owned(), backends)]).unwrap()
+            render(&status(), &[("web".to_owned(), backends)], &limits()).unwrap()
         };
         assert!(text(&["10.0.1.1:80", "10.0.1.2:80"]).contains("10.0.1.2:80"));
         assert!(!text(&["10.0.1.1:80"]).contains("10.0.1.2:80"));
@@ -397,7 +473,7 @@ mod tests {
         let sentence = bind(address).await.unwrap_err().to_string();
         let expected = format!(
             "metrics address {address} is in use; find the other program with: ss -ltnp, or choose another \
-             address with [daemon] metrics"
+             address ([daemon] metrics, or --metrics of lb decap)"
         );
         assert_eq!(sentence, expected);
     }

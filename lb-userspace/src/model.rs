@@ -2,9 +2,11 @@
 //!
 //! Configuration, API and CLI all parse into these types; placement and reconciliation read nothing else.
 
+mod limit;
 mod lists;
 mod outer_source;
 mod prefix;
+mod services;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,9 +16,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::limit::{
+    Action, LEAST_BITS, Limit, LimitError, MAX_BIT_RATE, MAX_UNIT_RATE, Policy, Scope, Shape, Unit,
+};
 pub use self::lists::{ListName, Lists, OnBothLists};
 pub use self::outer_source::{OuterSource, OuterSourceError};
 pub use self::prefix::{Prefix, PrefixError};
+pub use self::services::{LimiterKey, Services};
 
 /// The port of an endpoint: one number, or every port (`*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -205,15 +211,6 @@ pub struct Backend {
     pub admin: AdminState,
 }
 
-/// A per-source token bucket: `rate` packets a second, `burst` packets at once; what exceeds it is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// Packets a second, 1 to 100 000 000.
-    pub rate: u64,
-    /// Packets that may arrive at once, at least 1.
-    pub burst: u32,
-}
-
 /// How a backend is asked whether it is well: a TCP connection that is opened and closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
@@ -282,8 +279,8 @@ pub struct Service {
     pub mode: ForwardMode,
     /// Slots of its Maglev table: a prime.
     pub table_size: u32,
-    /// What one source may send, if limited.
-    pub limit: Option<Limit>,
+    /// What may be sent to it, by whom: all are asked, and the strictest decides.
+    pub limits: Vec<Limit>,
     /// How its backends are checked; `None` believes them all.
     pub health: Option<HealthCheck>,
     /// What it does in a way of its own.

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::show_duration;
-use crate::model::{AdminState, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions, Weight};
+use crate::config::{LimitKeys, show_duration};
+use crate::model::{
+    Action, AdminState, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions, Weight,
+};
 
 pub use self::lists::{ListsView, PrefixList};
 
@@ -119,6 +121,32 @@ pub struct ServiceView {
     pub limited: u64,
     /// Packets let through because the limiter's set was full of other busy sources.
     pub contended: u64,
+}
+
+/// One limiter: an element of `GET /v1/limits` and of `GET /v1/services/{service}/limits`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitView {
+    /// The service that has it; absent if every service has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// What it does in words, such as `1000 packets/s per source, burst 200`.
+    pub words: String,
+    /// The same as the configuration has it, without the name: what `PUT` takes.
+    pub settings: LimitKeys,
+    /// `coarse`, the timer's ticks, or `exact`, to the nanosecond and dearer: where the burst is too small for ticks.
+    pub clock: String,
+    /// What happens to packets over the limit.
+    pub action: Action,
+    /// Packets over the limit, dealt with as `action` says.
+    pub over: u64,
+    /// Packets over the limit that could not be marked, since their senders do not understand marks, and passed.
+    pub unmarked: u64,
+    /// Packets let through because the buckets for them were full of other busy sources.
+    pub contended: u64,
+    /// Packets within the limit.
+    pub admitted: u64,
 }
 
 /// What of a service's options differs from the default, named and written as in the configuration; the rest is absent.
@@ -274,7 +302,7 @@ mod tests {
             protocol,
             mode: ForwardMode::Gue,
             table_size: 251,
-            limit: None,
+            limits: Vec::new(),
             health: None,
             options,
             backends: Vec::new(),

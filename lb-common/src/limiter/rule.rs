@@ -146,6 +146,13 @@ impl Rule {
         self.algorithm != Algorithm::TokenBucket as u32 || self.allowance >= 2 * tick_ns
     }
 
+    /// The same rule if it is a bucket, in a form that tells the compiler so.
+    #[inline(always)]
+    pub fn as_bucket(&self) -> Option<Self> {
+        const BUCKET: u32 = Algorithm::TokenBucket as u32;
+        (self.algorithm == BUCKET).then_some(Self { algorithm: BUCKET, ..*self })
+    }
+
     /// Whether the word says nothing about its source at `now`, so that another one may have it.
     #[inline(always)]
     pub fn is_idle(&self, word: u64, now: u64) -> bool {
@@ -155,6 +162,16 @@ impl Rule {
             } else {
                 Counts::of(word).age(self.position(now)) > u16::from(self.slides())
             }
+    }
+
+    /// A state that says nothing at `now`: what a source has that nobody knows yet.
+    #[inline(always)]
+    pub fn idle_state(&self, now: u64) -> u64 {
+        if self.algorithm == Algorithm::TokenBucket as u32 {
+            now & STATE_MASK
+        } else {
+            u64::from(self.position(now) >> 16) << 32
+        }
     }
 
     /// What `units` units at `now` make of the word, or `None` if they are too many. The tag stays as it is.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange};
 use crate::model::ListName;
-use crate::view::{Applied, BackendView, PrefixList, Status};
+use crate::view::{Applied, BackendView, LimitView, PrefixList, Status};
 
 /// The controller as its users see it; tests put a double in its place.
 pub trait Control: Clone + Send + Sync + 'static {
@@ -12,6 +12,11 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Result<Status, ControllerGone>> + Send;
     /// The backends of one service.
     fn backends(&self, service: &str) -> impl Future<Output = Result<Vec<BackendView>, ChangeError>> + Send;
+    /// The limiters that packets of one service meet, or all there are.
+    fn limits(
+        &self,
+        service: Option<&str>,
+    ) -> impl Future<Output = Result<Vec<LimitView>, ChangeError>> + Send;
     /// Applies a change whole, or refuses it whole.
     fn change(&self, change: Change) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
     /// The prefixes on a list.
@@ -27,6 +32,10 @@ impl Control for Handle {
 
     async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {
         Self::backends(self, service).await
+    }
+
+    async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
+        Self::limits(self, service).await
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Control, bind, serve};
+use crate::config::{limit_keys, packets_per_source};
 use crate::controller::{Change, ChangeError, ControllerGone, ListChange};
-use crate::model::ListName;
-use crate::view::{Applied, BackendView, FlowsView, ListsView, PrefixList, Status};
+use crate::model::{Action, Limit, ListName};
+use crate::view::{Applied, BackendView, FlowsView, LimitView, ListsView, PrefixList, Status};
 
 /// Knows the service `web` without backends, refuses to drain, and remembers what it was asked. One prefix is denied.
 #[derive(Clone, Default)]
@@ -45,12 +46,25 @@ impl Control for Double {
         check_service(service).map(|()| Vec::new())
     }
 
+    async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
+        service.map_or(Ok(()), check_service)?;
+        let limit = Limit::try_new("source-packets", packets_per_source(1_000, 200)).unwrap();
+        Ok(vec![LimitView {
+            service: Some("web".to_owned()),
+            name: limit.name().to_owned(),
+            words: limit.policy().to_string(),
+            settings: limit_keys(limit.policy()),
+            clock: "coarse".to_owned(),
+            action: Action::Drop,
+            over: 5,
+            unmarked: 0,
+            contended: 1,
+            admitted: 1_500,
+        }])
+    }
+
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
-        let (Change::AddBackend { service, .. }
-        | Change::RemoveBackend { service, .. }
-        | Change::DrainBackend { service, .. }
-        | Change::SetWeight { service, .. }) = &change;
-        check_service(service)?;
+        change.service().map_or(Ok(()), check_service)?;
         if matches!(change, Change::DrainBackend { .. }) {
             return Err(ChangeError::Refused("10.0.1.1:80 drains already".to_owned()));
         }

@@ -3,6 +3,7 @@
 mod control;
 #[cfg(test)]
 pub(crate) mod double;
+mod limits;
 mod lists;
 mod problem;
 mod socket;
@@ -41,6 +42,7 @@ pub fn router<C: Control>(control: C) -> Router {
         .route("/v1/services/{service}/backends", get(backends::<C>).post(add_backend::<C>))
         .route(backend, patch(set_backend::<C>).delete(remove_backend::<C>))
         .route(&format!("{backend}/drain"), post(drain_backend::<C>))
+        .merge(limits::routes())
         .route("/v1/deny", lists::routes(ListName::Deny))
         .route("/v1/allow", lists::routes(ListName::Allow))
         .fallback(unknown_path)

@@ -10,8 +10,9 @@ use tokio::net::UnixStream;
 use super::double::Daemon;
 use super::*;
 use crate::client::{Client, ClientError};
+use crate::config::packets_per_source;
 use crate::controller::ListAction;
-use crate::model::Weight;
+use crate::model::{Limit, Weight};
 use crate::view::PrefixList;
 
 fn client(daemon: &Daemon) -> Client {
@@ -52,6 +53,55 @@ async fn a_change_travels_from_the_client_to_the_controller() {
     assert_eq!((service.as_str(), *set, *weight), ("web", endpoint, Weight(8)));
     assert_eq!((backend.endpoint.to_string(), backend.weight), (new.address, Weight(7)));
     assert_eq!(*removed, endpoint);
+}
+
+#[tokio::test]
+async fn limits_travel_from_the_client_to_the_controller() {
+    let daemon = Daemon::start();
+    let client = client(&daemon);
+    let view = client.limit(Some("web"), "source-packets").await.unwrap();
+    assert_eq!(client.limits(Some("web")).await.unwrap(), [view.clone()]);
+    assert_eq!(client.limits(None).await.unwrap(), [view.clone()]);
+    client.set_limit(Some("web"), "second", &view.settings).await.unwrap();
+    client.set_limit(None, "first", &view.settings).await.unwrap();
+    client.remove_limit(Some("web"), "second").await.unwrap();
+    client.remove_limit(None, "first").await.unwrap();
+    let changes = std::mem::take(&mut *daemon.double.changes.lock().unwrap());
+    let policy = packets_per_source(1_000, 200);
+    let set = |service: Option<&str>, name: &str| Change::SetLimit {
+        service: service.map(str::to_owned),
+        limit: Limit::try_new(name, policy).unwrap(),
+    };
+    let remove = |service: Option<&str>, name: &str| Change::RemoveLimit {
+        service: service.map(str::to_owned),
+        name: name.to_owned(),
+    };
+    let expected = [
+        set(Some("web"), "second"),
+        set(None, "first"),
+        remove(Some("web"), "second"),
+        remove(None, "first"),
+    ];
+    assert_eq!(changes, expected);
+}
+
+#[tokio::test]
+async fn limits_that_cannot_be_are_refused_with_their_keys() {
+    let daemon = Daemon::start();
+    let client = client(&daemon);
+    let problem = |error| match error {
+        ClientError::Problem(problem) => (problem.status, problem.detail),
+        other => panic!("{other}"),
+    };
+    let keys = |text: &str| serde_json::from_str(text).unwrap();
+    let body = keys(r#"{"scope":"source","packets":"1k/s","burst":0,"action":"dorp"}"#);
+    let expected = "burst: 0 is not from 1 to 1000000000; action: \"dorp\" is unknown; expected \"drop\" or \
+                    \"mark\" or \"shadow\"";
+    let refused = client.set_limit(Some("web"), "x", &body).await.unwrap_err();
+    assert_eq!(problem(refused), (400, expected.to_owned()));
+    let missing = client.limit(Some("web"), "none").await.unwrap_err();
+    let expected = "there is no limiter \"none\"; see `lb limit list web`".to_owned();
+    assert_eq!(problem(missing), (404, expected));
 }
 
 #[tokio::test]

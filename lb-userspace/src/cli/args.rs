@@ -1,11 +1,13 @@
 //! The command line's grammar.
 
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::lists::ListCommand;
-use crate::model::Weight;
+use crate::model::{GUE_PORT, Weight};
 
 /// A layer-4 load balancer that forwards in XDP.
 #[derive(Debug, Parser)]
@@ -14,7 +16,7 @@ use crate::model::Weight;
     version,
     arg_required_else_help = true,
     after_help = "Examples:\n  lb config check lb.toml\n  lb run --config lb.toml\n  lb status\n  lb \
-        backend drain web 10.0.1.2:80\n\nExit codes:\n  0 ok   1 a negative answer   2 usage   3 daemon \
+        backend drain web 10.0.1.2:80\n  lb decap --interface eth0 --from 192.0.2.5\n\nExit codes:\n  0 ok   1 a negative answer   2 usage   3 daemon \
         unreachable   4 refused   5 not found"
 )]
 pub struct Args {
@@ -49,6 +51,14 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// On a backend: unwrap what balancers send in tunnels (modes ipip and gue), until SIGTERM or SIGINT
+    #[command(
+        after_help = "Examples:\n  lb decap --interface eth0 --from 192.0.2.5\n  lb decap --interface eth0 \
+                            --interface eth1 --from 10.99.0.0/16 --from fd00:1::/96 --metrics \
+                            127.0.0.1:9442\n\nTunnel packets end at the addresses of this host's interfaces, without \
+                            those of lo. Everything else is left alone."
+    )]
+    Decap(DecapArgs),
     /// Work on configuration files
     #[command(subcommand, after_help = "Example:\n  lb config check lb.toml")]
     Config(ConfigCommand),
@@ -70,6 +80,80 @@ pub enum Command {
     /// Show and change which sources are not limited; the longest prefix of both lists decides
     #[command(subcommand, after_help = "Examples:\n  lb allow add 203.0.113.7\n  lb allow list")]
     Allow(ListCommand),
+    /// Show and change limiters
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  lb limit list\n  lb limit set web source-packets packets=2k/s burst=400"
+    )]
+    Limit(LimitCommand),
+}
+
+/// Show and change limiters.
+#[derive(Debug, Subcommand)]
+pub enum LimitCommand {
+    /// List the limiters of a service, or all there are
+    #[command(after_help = "Examples:\n  lb limit list\n  lb limit list web -o json")]
+    List {
+        /// The service's name
+        service: Option<String>,
+    },
+    /// Show all of one limiter: its keys, its clock, what it counted
+    #[command(after_help = "Examples:\n  lb limit show web source-packets\n  lb limit show '*' source-bits")]
+    Show {
+        /// Which limiter.
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+    /// Add a limiter, or change some keys of one, until the daemon restarts; buckets are kept if they mean the same
+    #[command(after_help = "Examples:\n  lb limit set web syn scope=source new_connections=200/s burst=400 \
+                            action=drop\n  lb limit set web syn new_connections=500/s")]
+    Set {
+        /// Which limiter.
+        #[command(flatten)]
+        limit: LimitArgs,
+        /// Keys of the configuration and their values, such as burst=400; `KEY=` takes a key away
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_key)]
+        keys: Vec<(String, String)>,
+    },
+    /// Remove a limiter, until the daemon restarts
+    #[command(after_help = "Example:\n  lb limit remove web syn")]
+    Remove {
+        /// Which limiter.
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+}
+
+/// A limiter of a service or of all.
+#[derive(Debug, ClapArgs)]
+pub struct LimitArgs {
+    /// The service's name, or '*' for a limiter of all services
+    pub service: String,
+    /// The limiter's name
+    pub name: String,
+}
+
+fn parse_key(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE such as burst=400")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// What to unwrap.
+#[derive(Debug, ClapArgs)]
+pub struct DecapArgs {
+    /// Where tunnel packets arrive; can be repeated
+    #[arg(short, long = "interface", required = true, value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// The balancers: an address or a prefix of their outer headers' sources; can be repeated
+    // A text, as of a backend's address.
+    #[arg(short, long, required = true, value_name = "ADDRESS[/BITS]")]
+    pub from: Vec<String>,
+    /// The UDP port that GUE tunnels end at
+    #[arg(long, value_parser = parse_port, default_value_t = GUE_PORT, value_name = "PORT")]
+    pub gue_port: NonZeroU16,
+    /// Where to serve Prometheus metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Work on configuration files.
@@ -150,6 +234,10 @@ pub struct BackendArgs {
     /// The backend's ADDRESS:PORT, with * for every port
     // A text: a wrong address is refused in the words of the configuration, not as a mistake in usage.
     pub address: String,
+}
+
+fn parse_port(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| "expected a number from 1 to 65535".to_owned())
 }
 
 fn parse_weight(text: &str) -> Result<Weight, String> {

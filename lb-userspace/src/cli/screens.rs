@@ -7,10 +7,11 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::units::{count, duration, grouped, percent, plural, share};
 use crate::config::Config;
+use crate::decap::InterfaceReport;
 use crate::model::AdminState;
 use crate::view::{
-    Applied, BackendView, FlowsView, HealthState, InterfaceView, ListsView, PrefixList, ReasonCount,
-    ServiceView, Status,
+    Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, ListsView, PrefixList,
+    ReasonCount, ServiceView, Status,
 };
 
 /// The daemon at a glance.
@@ -119,6 +120,50 @@ pub(super) fn services(services: &[ServiceView]) -> String {
     table(header, &[4, 5, 6, 7, 8], rows)
 }
 
+/// Limiters, a line each.
+pub(super) fn limits(limits: &[LimitView]) -> String {
+    let header = ["SERVICE", "LIMITER", "LIMIT", "CLOCK", "ADMITTED", "OVER", "UNMARKED", "CONTENDED"];
+    let rows = limits.iter().map(|limit| {
+        [
+            limit.service.clone().unwrap_or_else(|| "*".to_owned()),
+            limit.name.clone(),
+            limit.words.clone(),
+            limit.clock.clone(),
+            count(limit.admitted),
+            count(limit.over),
+            count(limit.unmarked),
+            count(limit.contended),
+        ]
+    });
+    table(header, &[4, 5, 6, 7], rows)
+}
+
+/// All of one limiter.
+pub(super) fn limit(limit: &LimitView) -> String {
+    let clock = match limit.clock.as_str() {
+        "exact" => "exact (to the nanosecond: the burst does not cover two ticks of the kernel's timer)",
+        _ => "coarse (the kernel's timer, whose ticks the burst or window covers)",
+    };
+    let counts = format!(
+        "{} admitted  {} {}  {} unmarked  {} contended",
+        grouped(limit.admitted),
+        grouped(limit.over),
+        limit.action.verdict(),
+        grouped(limit.unmarked),
+        grouped(limit.contended)
+    );
+    let keys: Vec<String> = limit.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let lines = [
+        ("SERVICE", limit.service.as_deref().unwrap_or("*").to_owned()),
+        ("LIMITER", limit.name.clone()),
+        ("LIMIT", limit.words.clone()),
+        ("KEYS", keys.join(" ")),
+        ("CLOCK", clock.to_owned()),
+        ("PACKETS", counts),
+    ];
+    lines.map(|(title, text)| format!("{title:<9}{text}\n")).concat()
+}
+
 /// The backends of a service, a line each.
 pub(super) fn backends(backends: &[BackendView]) -> String {
     let header = [
@@ -189,6 +234,17 @@ pub(super) fn applied(applied: &Applied) -> String {
         "{summary} (generation {generation}): {moved} of {slots_total} slots moved, the least possible is \
          {least}\n"
     )
+}
+
+/// What a decapsulator counted, without what never happened.
+pub(super) fn decap(interfaces: &[InterfaceReport]) -> String {
+    let rows = interfaces.iter().flat_map(|interface| {
+        let met = interface.results.iter().filter(|result| result.packets > 0);
+        met.map(|result| {
+            [interface.name.clone(), result.reason.clone(), count(result.packets), result.meaning.clone()]
+        })
+    });
+    table(["INTERFACE", "RESULT", "PACKETS", "MEANING"], &[2], rows)
 }
 
 /// A configuration without mistakes.

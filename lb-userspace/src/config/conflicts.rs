@@ -142,7 +142,7 @@ mod tests {
             protocol,
             mode,
             table_size: 251,
-            limit: None,
+            limits: Vec::new(),
             health: None,
             options: ServiceOptions::default(),
             backends: backends.iter().map(backend).collect(),

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Mistake;
+use super::limit::Scalar;
 
 /// Collects the mistakes of one document.
 pub(super) struct Log<'d> {
@@ -113,6 +114,18 @@ impl<'d> Node<'d> {
         found
     }
 
+    /// A string or a whole number.
+    pub(super) fn scalar(&self) -> Option<Scalar> {
+        let integer = self.value.as_integer();
+        let number = integer.and_then(|integer| i64::from_str_radix(integer.as_str(), integer.radix()).ok());
+        let text = self.value.as_str().map(|text| Scalar::Text(text.to_owned()));
+        let scalar = number.map(Scalar::Integer).or(text);
+        if scalar.is_none() {
+            self.note_type("a string in quotes or an integer");
+        }
+        scalar
+    }
+
     /// A truth value.
     pub(super) fn boolean(&self) -> Option<bool> {
         let boolean = self.value.as_bool();
@@ -203,8 +216,13 @@ impl<'d> Section<'d> {
         node
     }
 
+    /// Notes something about a key that is not there.
+    pub(super) fn note(&self, key: &str, message: impl Into<String>) {
+        self.log.note(self.offset, &format!("{}{key}", self.prefix), message);
+    }
+
     pub(super) fn note_missing(&self, key: &str, example: &str) {
-        self.log.note(self.offset, &format!("{}{key}", self.prefix), format!("missing; expected {example}"));
+        self.note(key, format!("missing; expected {example}"));
     }
 
     fn refuse_other_keys(&self, keys: &[&str]) {

@@ -3,6 +3,7 @@
 mod conflicts;
 mod document;
 mod hash_key;
+mod limit;
 mod lists;
 mod options;
 mod rules;
@@ -18,15 +19,20 @@ use toml::de::DeTable;
 
 pub use self::conflicts::{NatConflict, NatError, TogetherError, check_together, nat_conflicts};
 pub use self::hash_key::{HashKeyError, read_hash_key};
+pub use self::limit::{LimitKeys, LimitMistake, Scalar, limit_keys, packets_per_source, read_limit};
 pub use self::rules::{
-    BackendError, BurstError, InterfaceError, InterfacesError, MAX_BACKENDS, NameError, OuterSourceRuleError,
-    TableSizeError, VipError, check_backend, check_interface, check_interfaces, check_limit, check_name,
-    check_outer_source, check_table_size, check_vip,
+    BackendError, InterfaceError, InterfacesError, LimitConflict, MAX_BACKENDS, MAX_WINDOWS, NameError,
+    OuterSourceRuleError, TableSizeError, VipError, WindowsError, check_backend, check_interface,
+    check_interfaces, check_limits, check_name, check_outer_source, check_shared_limits, check_table_size,
+    check_vip, check_windows,
 };
-pub use self::units::{DurationError, RateError, parse_duration, parse_rate, show_duration};
+pub use self::units::{
+    DurationError, RateError, parse_bit_rate, parse_bits, parse_duration, parse_rate, show_bits, show_count,
+    show_duration,
+};
 
 use self::document::{Log, Node, Section};
-use crate::model::{ListName, Lists, Service};
+use crate::model::{Limit, ListName, Lists, Service, Services};
 
 /// The keys of `[daemon]`.
 const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "hash_key", "flows"];
@@ -44,12 +50,24 @@ const FLOWS: RangeInclusive<u32> = 8..=1 << 26;
 pub struct Config {
     /// What concerns the daemon itself.
     pub daemon: DaemonSettings,
+    /// Limiters of all services, in the order of the file.
+    pub limits: Vec<Limit>,
     /// The services, in the order of the file; names are unique, and so are VIP, port and protocol together.
     pub services: Vec<Service>,
     /// Which sources are denied, and which are not limited.
     pub lists: Lists,
     /// Files that add to a list: [`load`] has read them, [`parse`] has not.
     pub list_files: Vec<(ListName, PathBuf)>,
+}
+
+impl Config {
+    /// All that is to be balanced.
+    pub fn services(&self) -> Services {
+        let services = self.services.iter().map(|service| (service.name.clone(), service.clone()));
+        let mut services: Services = services.collect();
+        services.limits.clone_from(&self.limits);
+        services
+    }
 }
 
 /// The `[daemon]` section.
@@ -145,13 +163,28 @@ fn read(log: &Log<'_>, text: &str) -> Option<Config> {
             log.note(offset, "", error.message().replace('\n', "; "));
         })
         .ok()?;
-    let root = Section::root(log, document.get_ref(), &["daemon", "lists", "service"]);
+    let root = Section::root(log, document.get_ref(), &["daemon", "lists", "limit", "service"]);
     let daemon =
         root.required("daemon", "[daemon] with interfaces = [\"eth0\"]").and_then(|node| read_daemon(&node));
-    let services = root.optional("service").map(|node| service::read_all(&node)).unwrap_or_default();
+    let limits = root.optional("limit").map(|node| read_shared_limits(&node)).unwrap_or_default();
+    let services = root.optional("service").map(|node| service::read_all(&node, &limits));
+    let services = services.unwrap_or_default();
+    let own = services.iter().flat_map(|service| &service.limits);
+    if let Err(error) = check_windows(own.chain(&limits)) {
+        root.note("limit", error.to_string());
+    }
     let lists = root.optional("lists").map_or_else(Default::default, |node| lists::read_lists(&node));
     let (lists, list_files) = lists.unwrap_or_default();
-    Some(Config { daemon: daemon?, services, lists, list_files })
+    Some(Config { daemon: daemon?, limits, services, lists, list_files })
+}
+
+fn read_shared_limits(node: &Node<'_>) -> Vec<Limit> {
+    let read = limit::read_limits(&node.items("[[limit]] sections").unwrap_or_default());
+    let (limits, nodes): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+    for LimitConflict { limit, error } in check_shared_limits(&limits) {
+        nodes[limit].note(error);
+    }
+    limits
 }
 
 fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use super::limit::LIMIT_KEYS;
 use super::lists::LISTS_KEYS;
-use super::service::{BACKEND_KEYS, HEALTH_KEYS, LIMIT_KEYS, SERVICE_KEYS};
+use super::service::{BACKEND_KEYS, HEALTH_KEYS, SERVICE_KEYS};
 use super::{DAEMON_KEYS, parse};
 
 const PAGE: &str = include_str!("../../../docs/configuration.md");
@@ -41,7 +42,9 @@ fn file(section: &str, example: &str) -> String {
     if section == "[lists]" {
         return format!("[daemon]\ninterfaces = [\"eth0\"]\n[lists]\n{example}");
     }
-    let says = |key: &str| example.lines().any(|line| line.starts_with(&format!("{key} = ")));
+    // What stands behind a header is no key of the service.
+    let own = || example.lines().take_while(|line| !line.starts_with("[["));
+    let says = |key: &str| own().any(|line| line.starts_with(&format!("{key} = ")));
     let missing = REQUIRED.iter().filter(|(key, _)| !says(key));
     let missing: Vec<String> = missing.map(|(key, value)| format!("{key} = {value}")).collect();
     format!("[daemon]\ninterfaces = [\"eth0\"]\n[[service]]\n{}\n{example}", missing.join("\n"))

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use lb_common::layout::MAX_INTERFACES;
-use lb_common::limiter::{Gcra, HORIZON_NS};
+use lb_common::layout::{MAX_ATTACHED, MAX_LIMITERS};
+use lb_common::limiter::WINDOW_RANGES;
 use lb_common::maglev::TableSize;
 use lb_common::slot::BackendId;
 
-use crate::model::{Backend, Endpoint, ForwardMode, Limit, OuterSource, Port};
+use crate::model::{Backend, Endpoint, ForwardMode, Limit, OuterSource, Port, Service, Shape};
 
 /// The most backends of one service: what a slot can name, less one id that stays free for a change.
 pub const MAX_BACKENDS: usize = BackendId::LIMIT - 1;
@@ -203,32 +203,83 @@ pub fn check_table_size(size: u32) -> Result<(), TableSizeError> {
     Err(TableSizeError { size, next })
 }
 
-/// Why a burst does not go with its rate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{burst} packets at {rate}/s take {seconds} s to refill, which must be less than {horizon} s; lower \
-     burst or raise packets",
-    seconds = u64::from(*burst).div_ceil(*rate), horizon = HORIZON_NS / 1_000_000_000 + 1
-)]
-pub struct BurstError {
-    burst: u32,
-    rate: u64,
+/// The most window limiters, of all services together: half of the ranges of buckets for them, so that each can be replaced by
+/// one with another window.
+pub const MAX_WINDOWS: usize = WINDOW_RANGES as usize / 2;
+
+/// A limiter of a service that does not go with the others or with the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitConflict {
+    /// Which of the service's own.
+    pub limit: usize,
+    /// A sentence.
+    pub error: String,
 }
 
-/// Refuses limits that the limiter's word cannot hold.
-pub fn check_limit(limit: Limit) -> Result<(), BurstError> {
-    let Limit { rate, burst } = limit;
-    Gcra::try_new(rate, burst).map(drop).ok_or(BurstError { burst, rate })
+/// Checks the limiters of a service, which also meets those of all services, `shared`.
+pub fn check_limits(service: &Service, shared: &[Limit]) -> Vec<LimitConflict> {
+    let own = &service.limits;
+    let room = (MAX_LIMITERS as usize).saturating_sub(shared.len());
+    let check = |(index, limit): (usize, &Limit)| {
+        let error = if !limit.concerns(service) {
+            "udp packets open no connection that can be told (unless quic = true); expected packets or bits"
+                .to_owned()
+        } else if own[..index].iter().any(|other| other.name() == limit.name()) {
+            named_twice(limit)
+        } else if index >= room {
+            format!("a service has at most {MAX_LIMITERS} limiters, those of all services included")
+        } else {
+            return None;
+        };
+        Some(LimitConflict { limit: index, error })
+    };
+    own.iter().enumerate().filter_map(check).collect()
+}
+
+/// Checks the limiters of all services among themselves.
+pub fn check_shared_limits(shared: &[Limit]) -> Vec<LimitConflict> {
+    let check = |(index, limit): (usize, &Limit)| {
+        let twice = shared[..index].iter().any(|other| other.name() == limit.name());
+        let error = match index < MAX_LIMITERS as usize {
+            _ if twice => named_twice(limit),
+            true => return None,
+            false => format!("at most {MAX_LIMITERS} limiters can be of all services"),
+        };
+        Some(LimitConflict { limit: index, error })
+    };
+    shared.iter().enumerate().filter_map(check).collect()
+}
+
+fn named_twice(limit: &Limit) -> String {
+    format!(
+        "two limiters are called {}; give one of them another name, such as name = \"second\"",
+        limit.name()
+    )
+}
+
+/// Why there are too many window limiters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0} limiters with windows are more than {MAX_WINDOWS}, the most of all services together; \
+     algorithm = \"token-bucket\" has no such bound"
+)]
+pub struct WindowsError(usize);
+
+/// Each window limiter needs buckets of its own, of which there are not many.
+pub fn check_windows<'l>(all: impl IntoIterator<Item = &'l Limit>) -> Result<(), WindowsError> {
+    let has_window = |limit: &&Limit| matches!(limit.policy().shape, Shape::Window { .. });
+    let windows = all.into_iter().filter(has_window).count();
+    if windows > MAX_WINDOWS { Err(WindowsError(windows)) } else { Ok(()) }
 }
 
 /// Why so many interfaces cannot be attached to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} interfaces are named; expected from 1 to {MAX_INTERFACES}, such as [\"eth0\"]")]
+#[error("{0} interfaces are named; expected from 1 to {MAX_ATTACHED}, such as [\"eth0\"]")]
 pub struct InterfacesError(usize);
 
 /// Each interface has its own counters, of which the program has a fixed number.
 pub fn check_interfaces(number: usize) -> Result<(), InterfacesError> {
-    if (1..=MAX_INTERFACES).contains(&number) { Ok(()) } else { Err(InterfacesError(number)) }
+    if (1..=MAX_ATTACHED).contains(&number) { Ok(()) } else { Err(InterfacesError(number)) }
 }
 
 /// Why a name cannot be an interface's.

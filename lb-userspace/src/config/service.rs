@@ -9,9 +9,12 @@ use lb_common::maglev::TableSize;
 
 use super::conflicts::{NatConflict, nat_conflicts};
 use super::document::{Node, Section};
+use super::limit::read_limits;
 use super::options::{Context, read_options};
-use super::rules::{MAX_BACKENDS, check_backend, check_limit, check_name, check_table_size, check_vip};
-use super::units::{parse_duration, parse_rate};
+use super::rules::{
+    LimitConflict, MAX_BACKENDS, check_backend, check_limits, check_name, check_table_size, check_vip,
+};
+use super::units::parse_duration;
 use crate::model::{
     AdminState, Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, Weight,
 };
@@ -23,8 +26,6 @@ const DEFAULT_FALL: u32 = 3;
 
 /// Shorter intervals load the backends more than they tell; longer ones are a typing mistake.
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
-
-const MAX_BURST: u32 = 1_000_000_000;
 
 /// The keys of a `[[service]]`, of its `limit`, of its `health` and of its `backends`.
 pub(super) const SERVICE_KEYS: &[&str] = &[
@@ -43,9 +44,10 @@ pub(super) const SERVICE_KEYS: &[&str] = &[
     "health",
     "backends",
 ];
-pub(super) const LIMIT_KEYS: &[&str] = &["scope", "packets", "burst", "action"];
 pub(super) const HEALTH_KEYS: &[&str] = &["kind", "interval", "timeout", "rise", "fall", "port"];
 pub(super) const BACKEND_KEYS: &[&str] = &["address", "weight"];
+
+const LIMIT_EXAMPLE: &str = "[{ scope = \"source\", packets = \"1k/s\", burst = 200, action = \"drop\" }]";
 
 const MODES: [(&str, ForwardMode); 4] = [
     ("dsr-l2", ForwardMode::DsrL2),
@@ -55,10 +57,11 @@ const MODES: [(&str, ForwardMode); 4] = [
 ];
 
 /// All services, each mistake noted.
-pub(super) fn read_all(node: &Node<'_>) -> Vec<Service> {
+pub(super) fn read_all(node: &Node<'_>, shared: &[Limit]) -> Vec<Service> {
     let mut seen = Seen::default();
     let items = node.items("[[service]] sections").unwrap_or_default();
-    let read: Vec<Read<'_>> = items.into_iter().filter_map(|item| read_service(item, &mut seen)).collect();
+    let read: Vec<Read<'_>> =
+        items.into_iter().filter_map(|item| read_service(item, shared, &mut seen)).collect();
     let services: Vec<&Service> = read.iter().map(|read| &read.service).collect();
     for NatConflict { service, backend, error } in nat_conflicts(&services) {
         read[service].addresses[backend].note(error.to_string());
@@ -79,7 +82,7 @@ struct Seen<'d> {
     vips: HashMap<(Endpoint, Protocol), (&'d str, usize)>,
 }
 
-fn read_service<'d>(node: Node<'d>, seen: &mut Seen<'d>) -> Option<Read<'d>> {
+fn read_service<'d>(node: Node<'d>, shared: &[Limit], seen: &mut Seen<'d>) -> Option<Read<'d>> {
     let title = node.peek_text("name").map(|name| format!("service {name}"));
     let node = node.titled(title);
     let section = node.section(SERVICE_KEYS)?;
@@ -89,7 +92,9 @@ fn read_service<'d>(node: Node<'d>, seen: &mut Seen<'d>) -> Option<Read<'d>> {
     let protocol = protocol.and_then(|node| node.word(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]));
     let mode = section.required("mode", "mode = \"dsr-l2\"").and_then(|node| node.word(&MODES));
     let table_size = read_table_size(&section);
-    let limit = section.optional("limit").and_then(|node| read_limits(&node));
+    let limits =
+        section.optional("limit").map(|node| read_limits(&node.items(LIMIT_EXAMPLE).unwrap_or_default()));
+    let (limits, limit_nodes): (Vec<_>, Vec<_>) = limits.unwrap_or_default().into_iter().unzip();
     let health = section.optional("health").and_then(|node| read_health(&node, vip));
     let target = vip.zip(mode);
     let backends = section.optional("backends").map(|node| read_backends(&node, target)).unwrap_or_default();
@@ -98,7 +103,10 @@ fn read_service<'d>(node: Node<'d>, seen: &mut Seen<'d>) -> Option<Read<'d>> {
     let (name, vip, protocol, mode) = (name?, vip?, protocol?, mode?);
     claim_vip(&section, name, (vip, protocol), seen);
     let name = name.to_owned();
-    let service = Service { name, vip, protocol, mode, table_size, limit, health, options, backends };
+    let service = Service { name, vip, protocol, mode, table_size, limits, health, options, backends };
+    for LimitConflict { limit, error } in check_limits(&service, shared) {
+        limit_nodes[limit].note(error);
+    }
     Some(Read { service, addresses })
 }
 
@@ -151,29 +159,6 @@ fn read_table_size(section: &Section<'_>) -> u32 {
         node.note(error.to_string());
     }
     size
-}
-
-fn read_limits(node: &Node<'_>) -> Option<Limit> {
-    let items = node.items("[{ scope = \"source\", packets = \"1k/s\", burst = 200, action = \"drop\" }]")?;
-    if let Some(second) = items.get(1) {
-        second.note("a service has at most one limit");
-    }
-    read_limit(items.first()?)
-}
-
-fn read_limit(node: &Node<'_>) -> Option<Limit> {
-    let section = node.section(LIMIT_KEYS)?;
-    let scope = section.required("scope", "scope = \"source\"").and_then(|node| node.word(&[("source", ())]));
-    let rate = section.required("packets", "packets = \"1k/s\"").and_then(|node| node.read_with(parse_rate));
-    let action = section.required("action", "action = \"drop\"").and_then(|node| node.word(&[("drop", ())]));
-    let burst_node = section.required("burst", "burst = 200")?;
-    let burst = burst_node.integer(1..=MAX_BURST)?;
-    let ((), (), rate) = (scope?, action?, rate?);
-    let limit = Limit { rate, burst };
-    if let Err(error) = check_limit(limit) {
-        burst_node.note(error.to_string());
-    }
-    Some(limit)
 }
 
 fn read_health(node: &Node<'_>, vip: Option<Endpoint>) -> Option<HealthCheck> {

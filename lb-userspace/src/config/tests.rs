@@ -68,7 +68,7 @@ fn a_full_configuration_is_read() {
     let web = &config.services[0];
     assert_eq!((web.name.as_str(), web.table_size), ("web", 251));
     assert_eq!((web.protocol, web.mode), (Protocol::Tcp, ForwardMode::DsrL2));
-    assert_eq!(web.limit, Some(Limit { rate: 1_000, burst: 200 }));
+    assert_eq!(web.limits, [Limit::try_new("source-packets", packets_per_source(1_000, 200)).unwrap()]);
     let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
     let port = std::num::NonZeroU16::new(8080);
     assert_eq!(web.health, Some(HealthCheck { interval, timeout, rise: 4, fall: 5, port }));
@@ -78,13 +78,69 @@ fn a_full_configuration_is_read() {
 }
 
 #[test]
+fn limits_of_every_kind_are_read() {
+    let config = read_ok(&format!(
+        "{}\n[[limit]]\nname = \"all\"\nscope = \"service\"\nbits = \"10Gbit/s\"\nburst = \"1Gbit\"\naction = \"shadow\"\n",
+        with_service(
+            r#"limit = [
+            { scope = "prefix", prefix4 = 24, prefix6 = 48, new_connections = "200/s", burst = 400, action = "drop" },
+            { scope = "source", packets = "1k/s", algorithm = "leaky-bucket", burst = 200, action = "drop" },
+            { scope = "source", bits = "200Mbit/s", burst = "2Mbit", action = "mark" },
+            { name = "w", scope = "service", packets = "1k/s", algorithm = "sliding-window", window = "2s", action = "drop" },
+            ]"#
+        )
+    ));
+    let told = |limit: &Limit| format!("{}: {}", limit.name(), limit.policy());
+    let own: Vec<String> = config.services[0].limits.iter().map(told).collect();
+    let expected = [
+        "prefix-new-connections: 200 new connections/s per /24 or IPv6 /48, burst 400",
+        "source-packets: 1000 packets/s per source, burst 200",
+        "source-bits: 200Mbit/s per source, burst 2Mbit, marks",
+        "w: 1000 packets/s in all, sliding window of 2s",
+    ];
+    assert_eq!(own, expected);
+    assert_eq!(
+        config.limits.iter().map(told).collect::<Vec<_>>(),
+        ["all: 10Gbit/s in all, burst 1Gbit, counts only"]
+    );
+}
+
+#[test]
+fn limits_of_windows_are_bounded() {
+    let window = |n| {
+        format!(
+            "{{ name = \"n{n}\", scope = \"source\", packets = \"1k/s\", algorithm = \"fixed-window\", window = \"1s\", action = \"drop\" }}"
+        )
+    };
+    let windows = |range: std::ops::Range<u32>| range.map(window).collect::<Vec<_>>().join(", ");
+    let text = with_service(&format!("limit = [{}]", windows(0..8)));
+    read_ok(&text);
+    let other = "[[service]]\nname = \"b\"\nvip = \"192.0.2.11:80\"\nprotocol = \"tcp\"\nmode = \"ipip\"\n";
+    let more = format!("{text}{other}limit = [{}]\n", windows(8..9));
+    let sentence = "lb.toml:1: limit: 9 limiters with windows are more than 8, the most of all services together; \
+                    algorithm = \"token-bucket\" has no such bound";
+    assert_eq!(mistakes(&more), sentence);
+}
+
+#[test]
+fn limits_of_new_connections_need_a_protocol_that_opens_any() {
+    let text = with_service(
+        "limit = [{ scope = \"source\", new_connections = \"1/s\", burst = 1, action = \"drop\" }]",
+    );
+    let udp = text.replace("protocol = \"tcp\"", "protocol = \"udp\"");
+    let refused = mistakes(&udp);
+    assert!(refused.contains("limit[0]: udp packets open no connection"), "{refused}");
+    read_ok(&udp.replace("protocol = \"udp\"", "protocol = \"udp\"\nquic = true"));
+}
+
+#[test]
 fn what_is_optional_has_defaults() {
     let config = read_ok(&with_service("health = { kind = \"tcp\" }"));
     assert_eq!(config.daemon.socket, Path::new("/run/lb/lb.sock"));
     assert_eq!((config.daemon.metrics, config.daemon.hash_key), (None, None));
     assert_eq!(config.daemon.flows, 1_048_576);
     let web = &config.services[0];
-    assert_eq!((web.table_size, web.limit, web.backends.len()), (65_537, None, 0));
+    assert_eq!((web.table_size, web.limits.len(), web.backends.len()), (65_537, 0, 0));
     let health = web.health.unwrap();
     assert_eq!((health.interval, health.timeout), (Duration::from_secs(1), Duration::from_millis(500)));
     assert_eq!((health.rise, health.fall, health.port), (2, 3, None));
@@ -121,7 +177,7 @@ const OUTSIDE_SERVICES: &[(&str, &str)] = &[
     ("[daemon]\n", "lb.toml:1: daemon.interfaces: missing; expected interfaces = [\"eth0\"]"),
     (
         "[daemon]\ninterfaces = []\n",
-        "lb.toml:2: daemon.interfaces: 0 interfaces are named; expected from 1 to 16, such as [\"eth0\"]",
+        "lb.toml:2: daemon.interfaces: 0 interfaces are named; expected from 1 to 15, such as [\"eth0\"]",
     ),
     (
         "[daemon]\ninterfaces = \"eth0\"\n",
@@ -170,7 +226,7 @@ const OUTSIDE_SERVICES: &[(&str, &str)] = &[
     ),
     (
         "[daemon]\ninterfaces = [\"eth0\"]\n[[services]]\n",
-        "lb.toml:3: services: unknown key; expected one of daemon, lists, service",
+        "lb.toml:3: services: unknown key; expected one of daemon, lists, limit, service",
     ),
     (
         "[daemon]\ninterfaces = [\"eth0\"]\n[service]\nname = \"web\"\n",
@@ -258,44 +314,132 @@ const IN_A_SERVICE: &[(&str, &str)] = &[
          \"1k/s\", burst = 200, action = \"drop\" }], found a table",
     ),
     (
-        "limit = [{ scope = \"service\", packets = \"1k/s\", burst = 1, action = \"drop\" }]",
-        "lb.toml:8: service web: limit[0].scope: \"service\" is unknown; expected \"source\"",
+        "limit = [{ scope = \"client\", packets = \"1k/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].scope: \"client\" is unknown; expected \"source\" or \"prefix\" or \"service\"",
     ),
     (
-        "limit = [{ scope = \"source\", packets = \"1k/s\", burst = 1, action = \"mark\" }]",
-        "lb.toml:8: service web: limit[0].action: \"mark\" is unknown; expected \"drop\"",
+        "limit = [{ scope = \"source\", packets = \"1k/s\", burst = 1, action = \"accept\" }]",
+        "lb.toml:8: service web: limit[0].action: \"accept\" is unknown; expected \"drop\" or \"mark\" or \"shadow\"",
     ),
     (
-        "limit = [{ scope = \"source\", new_connections = \"1k/s\", packets = \"1/s\", burst = 1, action = \
-         \"drop\" }]",
-        "lb.toml:8: service web: limit[0].new_connections: unknown key; expected one of scope, packets, \
-         burst, action",
+        "limit = [{ scope = \"source\", new_connections = \"1k/s\", packets = \"1/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].new_connections: a limiter counts one thing; there is packets already",
+    ),
+    (
+        "limit = [{ scope = \"source\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].packets: missing; expected packets = \"1k/s\", bits = \"200Mbit/s\" or new_connections = \"200/s\"",
     ),
     (
         "limit = [{ scope = \"source\", packets = \"1k\", burst = 1, action = \"drop\" }]",
-        "lb.toml:8: service web: limit[0].packets: \"1k\" is not a rate; expected whole packets a second \
-         such as \"500/s\", \"10k/s\" or \"2M/s\"",
+        "lb.toml:8: service web: limit[0].packets: \"1k\" is not a rate; expected a whole number a second such as \"500/s\", \"10k/s\" or \"2M/s\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"0/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].packets: \"0/s\" is not from 1/s to 100M/s",
     ),
     (
         "limit = [{ scope = \"source\", packets = \"101M/s\", burst = 1, action = \"drop\" }]",
         "lb.toml:8: service web: limit[0].packets: \"101M/s\" is not from 1/s to 100M/s",
     ),
     (
+        "limit = [{ scope = \"source\", packets = 1000, burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].packets: expected a string in quotes, found an integer",
+    ),
+    (
         "limit = [{ scope = \"source\", packets = \"1M/s\", burst = 0, action = \"drop\" }]",
         "lb.toml:8: service web: limit[0].burst: 0 is not from 1 to 1000000000",
     ),
     (
+        "limit = [{ scope = \"source\", packets = \"1M/s\", burst = \"9k\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: expected an integer, found a string",
+    ),
+    (
         "limit = [{ scope = \"source\", packets = \"1/s\", burst = 69, action = \"drop\" }]",
-        "lb.toml:8: service web: limit[0].burst: 69 packets at 1/s take 69 s to refill, which must be less \
-         than 69 s; lower burst or raise packets",
+        "lb.toml:8: service web: limit[0].burst: 69 packets at 1/s take 69 s to refill, which must be less than 69 s; lower burst or raise packets",
     ),
     (
         "limit = [{ scope = \"source\", packets = \"1/s\", action = \"drop\" }]",
         "lb.toml:8: service web: limit[0].burst: missing; expected burst = 200",
     ),
     (
-        "limit = [{ scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" },\n{ }]",
-        "lb.toml:9: service web: limit[1]: a service has at most one limit",
+        "limit = [{ scope = \"source\", bits = \"1M/s\", burst = \"2Mbit\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].bits: \"1M/s\" is not a rate of bits; expected a whole number such as \"512kbit/s\", \"200Mbit/s\" or \"10Gbit/s\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", bits = \"9Tbit/s\", burst = \"2Mbit\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].bits: \"9Tbit/s\" is not from 8bit/s to 8Tbit/s",
+    ),
+    (
+        "limit = [{ scope = \"source\", bits = \"1Mbit/s\", burst = \"12111bit\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: 12111bit is less than one packet of 1514 bytes; expected 12112bit or more",
+    ),
+    (
+        "limit = [{ scope = \"source\", bits = \"1Mbit/s\", burst = 200, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: expected a string in quotes, found an integer",
+    ),
+    (
+        "limit = [{ scope = \"source\", bits = \"1Mbit/s\", burst = \"2MB\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: \"2MB\" is not a number of bits; expected a whole number such as \"64kbit\", \"2Mbit\" or \"1Gbit\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", bits = \"1kbit/s\", burst = \"69kbit\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: 69kbit at 1kbit/s take 69 s to refill, which must be less than 69 s; lower burst or raise bits",
+    ),
+    (
+        "limit = [{ scope = \"source\", prefix4 = 24, packets = \"1/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].prefix4: only scope = \"prefix\" has a length of prefixes",
+    ),
+    (
+        "limit = [{ scope = \"prefix\", prefix4 = 33, packets = \"1/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].prefix4: 33 is not from 1 to 32",
+    ),
+    (
+        "limit = [{ scope = \"prefix\", prefix6 = 0, packets = \"1/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].prefix6: 0 is not from 1 to 128",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1/s\", window = \"1s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].window: a bucket has no window; expected burst, or algorithm = \"sliding-window\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1/s\", algorithm = \"fixed-window\", window = \"1s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].burst: a window has no burst: all that it admits may come at once",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1/s\", algorithm = \"fixed-window\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].window: missing; expected window = \"1s\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1k/s\", algorithm = \"fixed-window\", window = \"19ms\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].window: 19ms is not from 20ms to 68s",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"9/s\", algorithm = \"fixed-window\", window = \"100ms\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].packets: 9/s admits nothing in 100ms; lengthen window or raise packets",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"66k/s\", algorithm = \"sliding-window\", window = \"1s\", action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].window: 66000/s in 1s are more than the 65535 units that such a window counts; shorten window or lower packets",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1/s\", algorithm = \"red\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].algorithm: \"red\" is unknown; expected \"token-bucket\" or \"leaky-bucket\" or \"fixed-window\" or \"sliding-window\"",
+    ),
+    (
+        "limit = [{ scope = \"source\", new_connections = \"1/s\", burst = 1, action = \"mark\" }]",
+        "lb.toml:8: service web: limit[0].action: packets that open connections cannot be marked (RFC 3168, section 6.1.1); expected \"drop\" or \"shadow\"",
+    ),
+    (
+        "limit = [{ name = \"a b\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[0].name: \"a b\" is not a name; expected a letter or digit, then letters, digits, '-', '_' or '.', at most 64 in all",
+    ),
+    (
+        "limit = [{ scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" },\n{ scope = \"source\", packets = \"2/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:9: service web: limit[1]: two limiters are called source-packets; give one of them another name, such as name = \"second\"",
+    ),
+    (
+        "limit = [{ name = \"n0\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }, { name = \"n1\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }, { name = \"n2\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }, { name = \"n3\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }, { name = \"n4\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }, { name = \"n5\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }, { name = \"n6\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }, { name = \"n7\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }, { name = \"n8\", scope = \"source\", packets = \"1/s\", burst = 1, action = \"drop\" }]",
+        "lb.toml:8: service web: limit[8]: a service has at most 8 limiters, those of all services included",
     ),
     ("health = \"tcp\"", "lb.toml:8: service web: health: expected a table, found a string"),
     ("health = { }", "lb.toml:8: service web: health.kind: missing; expected kind = \"tcp\""),
@@ -411,7 +555,7 @@ fn all_mistakes_of_a_file_are_told_in_the_order_of_their_lines() {
 lb.toml:8: service web: backends[0].address: \"10.0.1.1\": there is no port; expected ADDRESS:PORT such as \
 10.0.1.30:8080 or [2001:db8::1]:8080
 lb.toml:9: service web: table_size: 4 is not a prime; the next one is 5
-lb.toml:10: servce: unknown key; expected one of daemon, lists, service";
+lb.toml:10: servce: unknown key; expected one of daemon, lists, limit, service";
     assert_eq!(mistakes(&text), expected);
 }
 

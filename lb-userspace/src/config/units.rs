@@ -1,35 +1,82 @@
-//! Numbers with a unit, as people write them: `10k/s`, `500ms`.
+//! Numbers with a unit, as people write them: `10k/s`, `200Mbit/s`, `500ms`.
 
 use std::time::Duration;
 
-/// The fastest limit: above it a packet costs less than the limiter can tell apart.
-const MAX_RATE: u64 = 100_000_000;
+use crate::model::{MAX_BIT_RATE, MAX_UNIT_RATE};
 
 /// Why a text is not a rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
     /// It does not look like one.
-    #[error("{0:?} is not a rate; expected whole packets a second such as \"500/s\", \"10k/s\" or \"2M/s\"")]
+    #[error("{0:?} is not a rate; expected a whole number a second such as \"500/s\", \"10k/s\" or \"2M/s\"")]
     Syntax(String),
     /// It is zero or too large.
     #[error("{0:?} is not from 1/s to 100M/s")]
     Range(String),
+    /// It does not look like a rate of bits.
+    #[error(
+        "{0:?} is not a rate of bits; expected a whole number such as \"512kbit/s\", \"200Mbit/s\" or \"10Gbit/s\""
+    )]
+    BitSyntax(String),
+    /// It is less than a byte or too large.
+    #[error("{0:?} is not from 8bit/s to 8Tbit/s")]
+    BitRange(String),
+    /// It does not look like a number of bits.
+    #[error(
+        "{0:?} is not a number of bits; expected a whole number such as \"64kbit\", \"2Mbit\" or \"1Gbit\""
+    )]
+    Bits(String),
 }
 
-/// Reads packets a second: a whole number, then nothing, `k` (thousand) or `M` (million), then `/s`.
+/// Thousands, by the letters that stand for them.
+const SCALES: [(&str, u64); 4] =
+    [("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)];
+
+/// A whole number and a letter of [`SCALES`] or none; `None` in `Some` if it exceeds 64 bits.
+fn scaled(text: &str) -> Option<Option<u64>> {
+    let split = |(letter, scale)| Some((text.strip_suffix(letter)?, scale));
+    let (digits, scale) = SCALES.into_iter().find_map(split).unwrap_or((text, 1));
+    is_digits(digits).then(|| digits.parse::<u64>().ok()?.checked_mul(scale))
+}
+
+/// Reads packets or connections a second: a whole number, then nothing, `k` (thousand) or `M` (million), then `/s`.
 pub fn parse_rate(text: &str) -> Result<u64, RateError> {
-    let syntax = || RateError::Syntax(text.to_owned());
-    let number = text.strip_suffix("/s").ok_or_else(syntax)?;
-    let (digits, scale) = match number.strip_suffix(['k', 'M']) {
-        Some(digits) if number.ends_with('k') => (digits, 1_000),
-        Some(digits) => (digits, 1_000_000),
-        None => (number, 1),
-    };
-    if !is_digits(digits) {
-        return Err(syntax());
+    let number = text.strip_suffix("/s").filter(|number| !number.ends_with(['G', 'T'])).and_then(scaled);
+    let number = number.ok_or_else(|| RateError::Syntax(text.to_owned()))?;
+    let inside = number.filter(|rate| (1..=MAX_UNIT_RATE).contains(rate));
+    inside.ok_or_else(|| RateError::Range(text.to_owned()))
+}
+
+/// Reads bits a second: a whole number, nothing or a letter from `k` to `T`, then `bit/s`.
+pub fn parse_bit_rate(text: &str) -> Result<u64, RateError> {
+    let number = text.strip_suffix("bit/s").and_then(scaled);
+    let number = number.ok_or_else(|| RateError::BitSyntax(text.to_owned()))?;
+    let inside = number.filter(|rate| (8..=MAX_BIT_RATE).contains(rate));
+    inside.ok_or_else(|| RateError::BitRange(text.to_owned()))
+}
+
+/// Reads bits: a whole number, nothing or a letter from `k` to `T`, then `bit`.
+pub fn parse_bits(text: &str) -> Result<u64, RateError> {
+    text.strip_suffix("bit").and_then(scaled).flatten().ok_or_else(|| RateError::Bits(text.to_owned()))
+}
+
+/// A number as [`parse_rate`] reads it before its `/s`.
+pub fn show_count(count: u64) -> String {
+    show_scaled(count, &SCALES[..2])
+}
+
+/// Bits as [`parse_bits`] reads them.
+pub fn show_bits(bits: u64) -> String {
+    show_scaled(bits, &SCALES) + "bit"
+}
+
+/// With the largest letter that leaves a whole number.
+fn show_scaled(number: u64, scales: &[(&str, u64)]) -> String {
+    let divides = |(_, scale): &&(&str, u64)| number != 0 && number.is_multiple_of(*scale);
+    match scales.iter().rfind(divides) {
+        Some((letter, scale)) => format!("{}{letter}", number / scale),
+        None => number.to_string(),
     }
-    let rate = digits.parse().ok().and_then(|count: u64| count.checked_mul(scale));
-    rate.filter(|rate| (1..=MAX_RATE).contains(rate)).ok_or_else(|| RateError::Range(text.to_owned()))
 }
 
 /// Why a text is not a duration.
@@ -70,7 +117,7 @@ mod tests {
     #[test]
     fn rates_have_a_unit_and_a_scale() {
         for (text, rate) in
-            [("1/s", 1), ("500/s", 500), ("10k/s", 10_000), ("2M/s", 2_000_000), ("100M/s", MAX_RATE)]
+            [("1/s", 1), ("500/s", 500), ("10k/s", 10_000), ("2M/s", 2_000_000), ("100M/s", MAX_UNIT_RATE)]
         {
             assert_eq!(parse_rate(text), Ok(rate), "{text}");
         }

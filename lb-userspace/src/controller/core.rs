@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use lb_common::layout::InterfaceEntry;
+use lb_common::layout::{InterfaceEntry, LimiterCounts};
 use lb_common::lists::Side;
 use lb_common::maglev::Disruption;
 use lb_common::verdict::{AnswerReason, DropReason, PassReason};
@@ -14,18 +14,19 @@ use lb_common::wire::Mac;
 
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
-use super::{Change, ChangeError};
-use crate::config::{check_backend, check_together};
+use super::{Change, ChangeError, edits};
+use crate::config::limit_keys;
 use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
-use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Lists, Service};
+use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, Unreachable};
 use crate::placement::{
-    Placed, Placement, PlacementError, Services, Standing, ask_lists, deliverable, render, slots,
+    Placed, Placement, PlacementError, Services, Standing, ask_lists, deliverable, needs_exact_clock, render,
+    slots,
 };
 use crate::view::{
-    Applied, BackendView, FlowsView, HealthState, InterfaceView, OptionsView, ReasonCount, ServiceView,
-    SlotsView, Status,
+    Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, OptionsView, ReasonCount,
+    ServiceView, SlotsView, Status,
 };
 
 /// The ways to backends, as the kernel told them.
@@ -169,15 +170,19 @@ impl<D: Datapath> Core<D> {
     pub(super) fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
         let added = match &change {
             Change::AddBackend { backend, .. } => Some(backend.endpoint),
-            Change::RemoveBackend { .. } | Change::DrainBackend { .. } | Change::SetWeight { .. } => None,
+            _ => None,
         };
-        let (services, name, mut summary) = edited(&self.services, change)?;
+        let name = change.service().map(str::to_owned);
+        let moves_slots = !matches!(change, Change::SetLimit { .. } | Change::RemoveLimit { .. });
+        let (services, mut summary) = edits::edited(&self.services, change)?;
         let moved = self.set_services(services).map_err(|error| ChangeError::Refused(error.to_string()))?;
-        if let Some(reason) = added.and_then(|endpoint| self.obstacle(&name, endpoint)) {
+        let obstacle = |endpoint| self.obstacle(name.as_deref()?, endpoint);
+        if let Some(reason) = added.and_then(obstacle) {
             summary = format!("{summary}, but takes no traffic yet: {reason}");
         }
         tracing::info!("generation {}: {summary}", self.generation);
-        let slots_total = self.services.get(&name).map_or(0, |service| u64::from(service.table_size));
+        let concerned = name.filter(|_| moves_slots).and_then(|name| self.services.get(&name));
+        let slots_total = concerned.map_or(0, |service| u64::from(service.table_size));
         let Disruption { moved, least } = moved;
         Ok(Applied {
             generation: self.generation,
@@ -405,15 +410,20 @@ impl<D: Datapath> Core<D> {
         let placed = self.placement.service(&service.name);
         let owners = placed.map(Placed::owned_slots).unwrap_or_default();
         let (slots, moving) = placed.map_or((0, 0), |placed| (placed.slots().len(), placed.moving()));
-        let limit = |limit: crate::model::Limit| {
-            format!("{} packets/s per source, burst {}", limit.rate, limit.burst)
-        };
+        let mut limits = Vec::new();
+        let mut contended = 0;
+        for (key, limit) in self.services.limiters_met(service) {
+            limits.push(limit.policy().to_string());
+            // What limiters of all services let through cannot be told by service.
+            let own = key.service.is_some();
+            contended += if own { self.ledger.limiter(&key, &self.datapath)?.contended } else { 0 };
+        }
         Ok(ServiceView {
             name: service.name.clone(),
             vip: service.vip.to_string(),
             protocol: service.protocol,
             mode: service.mode,
-            limit: service.limit.map(limit),
+            limit: Some(limits.join("; ")).filter(|words| !words.is_empty()),
             options: OptionsView::of(service),
             table_size: service.table_size,
             slots: SlotsView { settled: (slots - moving) as u64, moving: moving as u64 },
@@ -423,7 +433,7 @@ impl<D: Datapath> Core<D> {
             bytes: forwarded.bytes,
             new_flows: forwarded.new_flows,
             limited: withheld.limited,
-            contended: withheld.contended,
+            contended,
         })
     }
 
@@ -466,9 +476,40 @@ impl<D: Datapath> Core<D> {
         warnings
     }
 
+    /// The limiters that packets of one service meet, or all there are.
+    pub(super) fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
+        let view = |(key, limit): (LimiterKey, &Limit)| self.limit_view(key, limit);
+        let views: Result<Vec<_>, _> = match service {
+            None => self.services.limiters().map(view).collect(),
+            Some(name) => {
+                let service =
+                    self.services.get(name).ok_or_else(|| edits::no_service(&self.services, name))?;
+                self.services.limiters_met(service).map(view).collect()
+            }
+        };
+        views.map_err(|error| ChangeError::Refused(error.to_string()))
+    }
+
+    fn limit_view(&self, key: LimiterKey, limit: &Limit) -> Result<LimitView, TableError> {
+        let LimiterCounts { admitted, over, unmarked, contended } =
+            self.ledger.limiter(&key, &self.datapath)?;
+        Ok(LimitView {
+            service: key.service,
+            name: key.name,
+            words: limit.policy().to_string(),
+            settings: limit_keys(limit.policy()),
+            clock: if needs_exact_clock(limit) { "exact" } else { "coarse" }.to_owned(),
+            action: limit.policy().action,
+            over,
+            unmarked,
+            contended,
+            admitted,
+        })
+    }
+
     /// The backends of one service.
     pub(super) fn backends(&self, name: &str) -> Result<Vec<BackendView>, ChangeError> {
-        let service = self.services.get(name).ok_or_else(|| no_service(&self.services, name))?;
+        let service = self.services.get(name).ok_or_else(|| edits::no_service(&self.services, name))?;
         let owned = self.placement.service(name).map(Placed::owned_slots).unwrap_or_default();
         let slots: u32 = owned.values().sum();
         let share =
@@ -507,74 +548,6 @@ impl<D: Datapath> Core<D> {
     pub(super) fn datapath(&mut self) -> &mut D {
         &mut self.datapath
     }
-}
-
-/// The services after a change, the name of the one concerned, and the change in words.
-fn edited(services: &Services, change: Change) -> Result<(Services, String, String), ChangeError> {
-    let mut services = services.clone();
-    let name = change.service().to_owned();
-    let unknown = no_service(&services, &name);
-    let service = services.get_mut(&name).ok_or(unknown)?;
-    let summary = match change {
-        Change::AddBackend { backend, .. } => {
-            let summary = add_backend(service, backend)?;
-            let refused = |error| ChangeError::Refused(format!("service {name}: {error}"));
-            check_together(services.values(), &name).map_err(refused)?;
-            summary
-        }
-        Change::RemoveBackend { endpoint, .. } => {
-            let position = position(service, endpoint)?;
-            service.backends.remove(position);
-            format!("{name}: backend {endpoint} removed")
-        }
-        Change::SetWeight { endpoint, weight, .. } => {
-            let position = position(service, endpoint)?;
-            let before = std::mem::replace(&mut service.backends[position].weight, weight);
-            format!("{name}: backend {endpoint} weight {} -> {}", before.0, weight.0)
-        }
-        Change::DrainBackend { endpoint, .. } => {
-            let position = position(service, endpoint)?;
-            service.backends[position].admin = AdminState::Drain;
-            format!("{name}: backend {endpoint} drains")
-        }
-    };
-    Ok((services, name, summary))
-}
-
-/// Adds a backend, or puts one that drains back to work.
-fn add_backend(service: &mut Service, backend: Backend) -> Result<String, ChangeError> {
-    let (name, endpoint) = (&service.name, backend.endpoint);
-    let refused = |reason: String| ChangeError::Refused(format!("service {name}: {reason}"));
-    check_backend(service.vip, service.mode, endpoint).map_err(|error| refused(error.to_string()))?;
-    match service.backends.iter_mut().find(|other| other.endpoint == endpoint) {
-        Some(other) if other.admin == AdminState::Drain => {
-            *other = backend;
-            Ok(format!("{name}: backend {endpoint} is ready again"))
-        }
-        Some(_) => Err(refused(format!("backend {endpoint} is there already"))),
-        None => {
-            service.backends.push(backend);
-            Ok(format!("{name}: backend {endpoint} added"))
-        }
-    }
-}
-
-fn position(service: &Service, endpoint: Endpoint) -> Result<usize, ChangeError> {
-    let found = service.backends.iter().position(|backend| backend.endpoint == endpoint);
-    found.ok_or_else(|| {
-        let name = &service.name;
-        ChangeError::NotFound(format!(
-            "service {name} has no backend {endpoint}; see `lb backend list {name}`"
-        ))
-    })
-}
-
-fn no_service(services: &Services, name: &str) -> ChangeError {
-    let known: Vec<&str> = services.keys().map(String::as_str).collect();
-    ChangeError::NotFound(match known.as_slice() {
-        [] => format!("there is no service {name:?}, nor any other"),
-        known => format!("there is no service {name:?}; there are: {}", known.join(", ")),
-    })
 }
 
 #[cfg(test)]

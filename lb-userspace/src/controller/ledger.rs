@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::layout::{Forwarded, Withheld};
+use lb_common::layout::{Forwarded, LimiterCounts, Withheld};
 
 use crate::datapath::{Datapath, TableError};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, LimiterKey};
 use crate::placement::Placement;
 
 /// A counter row that counts for somebody since some moment.
@@ -26,11 +26,18 @@ struct ServiceAccount {
     retired: Forwarded,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct LimiterAccount {
+    row: u32,
+    baseline: LimiterCounts,
+}
+
 /// Who counts in which row. Made by [`Ledger::next`] before a change, completed by [`Ledger::settle`] after it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     backends: BTreeMap<(String, Endpoint), Account>,
     services: BTreeMap<String, ServiceAccount>,
+    limiters: BTreeMap<LimiterKey, LimiterAccount>,
     closing: Vec<(String, Endpoint, Account)>,
 }
 
@@ -70,6 +77,13 @@ impl Ledger {
                 next.backends.insert(key, account);
             }
         }
+        for (key, row) in placement.limiters() {
+            let account = match self.limiters.get(key).filter(|old| old.row == row) {
+                Some(old) => *old,
+                None => LimiterAccount { row, baseline: tables.limiter_counts(row)? },
+            };
+            next.limiters.insert(key.clone(), account);
+        }
         let left =
             self.backends.iter().filter(|(key, old)| next.backends.get(*key).map(|a| a.row) != Some(old.row));
         next.closing =
@@ -101,6 +115,22 @@ impl Ledger {
         account.map_or(Ok(Forwarded::default()), |account| total(account, tables))
     }
 
+    /// What a limiter has said; nothing if there is no such limiter.
+    pub(super) fn limiter<D: Datapath + ?Sized>(
+        &self,
+        key: &LimiterKey,
+        tables: &D,
+    ) -> Result<LimiterCounts, TableError> {
+        let Some(account) = self.limiters.get(key) else { return Ok(LimiterCounts::default()) };
+        let (now, then) = (tables.limiter_counts(account.row)?, account.baseline);
+        Ok(LimiterCounts {
+            admitted: now.admitted.wrapping_sub(then.admitted),
+            over: now.over.wrapping_sub(then.over),
+            unmarked: now.unmarked.wrapping_sub(then.unmarked),
+            contended: now.contended.wrapping_sub(then.contended),
+        })
+    }
+
     /// What a service has received; nothing if there is no such service.
     pub(super) fn service<D: Datapath + ?Sized>(
         &self,
@@ -116,7 +146,6 @@ impl Ledger {
         let withheld = Withheld {
             limited: now.limited.wrapping_sub(then.limited),
             dropped: now.dropped.wrapping_sub(then.dropped),
-            contended: now.contended.wrapping_sub(then.contended),
         };
         Ok(ServiceTotals { forwarded, withheld })
     }

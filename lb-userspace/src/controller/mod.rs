@@ -4,6 +4,7 @@
 //! reconciliation of `core`.
 
 mod core;
+mod edits;
 mod janitor;
 mod ledger;
 mod lists;
@@ -18,10 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::datapath::{Attachment, Datapath};
 use crate::health::{CheckReport, Checker};
-use crate::model::{Backend, Endpoint, ListName, Lists, Weight};
+use crate::model::{Backend, Endpoint, Limit, ListName, Lists, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::placement::Services;
-use crate::view::{Applied, BackendView, PrefixList, Status};
+use crate::view::{Applied, BackendView, LimitView, PrefixList, Status};
 use core::Core;
 pub use core::ReconcileError;
 pub use lists::{ListAction, ListChange};
@@ -71,16 +72,31 @@ pub enum Change {
         /// Its new weight.
         weight: Weight,
     },
+    /// Adds a limiter, or replaces the one of the same name.
+    SetLimit {
+        /// The service's name; `None` for a limiter of all services.
+        service: Option<String>,
+        /// The limiter.
+        limit: Limit,
+    },
+    /// Removes a limiter.
+    RemoveLimit {
+        /// The service's name; `None` for a limiter of all services.
+        service: Option<String>,
+        /// The limiter's name.
+        name: String,
+    },
 }
 
 impl Change {
-    /// Name of the service concerned.
-    pub fn service(&self) -> &str {
+    /// Name of the service concerned; `None` if all are.
+    pub fn service(&self) -> Option<&str> {
         match self {
             Self::AddBackend { service, .. }
             | Self::RemoveBackend { service, .. }
             | Self::DrainBackend { service, .. }
-            | Self::SetWeight { service, .. } => service,
+            | Self::SetWeight { service, .. } => Some(service),
+            Self::SetLimit { service, .. } | Self::RemoveLimit { service, .. } => service.as_deref(),
         }
     }
 }
@@ -112,6 +128,7 @@ impl From<ControllerGone> for ChangeError {
 
 enum Request {
     Status(oneshot::Sender<Status>),
+    Limits(Option<String>, oneshot::Sender<Result<Vec<LimitView>, ChangeError>>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
     List(ListName, oneshot::Sender<PrefixList>),
     ChangeList(ListChange, oneshot::Sender<Result<Applied, ChangeError>>),
@@ -133,6 +150,11 @@ impl Handle {
     /// The backends of one service.
     pub async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {
         self.ask(|answer| Request::Backends(service.to_owned(), answer)).await?
+    }
+
+    /// The limiters that packets of one service meet, or all there are.
+    pub async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
+        self.ask(|answer| Request::Limits(service.map(str::to_owned), answer)).await?
     }
 
     /// Applies a change whole, or refuses it whole.
@@ -310,6 +332,7 @@ impl<D: Datapath + 'static> Controller<D> {
                 Err(error) => tracing::error!("cannot read the counters: {error}"),
             },
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
+            Request::Limits(service, answer) => drop(answer.send(self.core.limits(service.as_deref()))),
             Request::List(list, answer) => drop(answer.send(self.core.list(list))),
             Request::ChangeList(change, answer) => {
                 drop(answer.send(block_in_place(|| self.core.change_list(&change))));

@@ -1,7 +1,7 @@
 //! Tables in memory with something of their own, for tests: only what differs has to be written.
 
 use lb_common::flow::{Detail, Entry};
-use lb_common::layout::{FlowCounts, Forwarded, Withheld};
+use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
 use lb_common::lists::Side;
 
 use super::{Capacity, Datapath, ListEntry, MemoryDatapath, Store, TableError};
@@ -79,6 +79,10 @@ impl<D: Double> Datapath for D {
 
     fn withheld(&self, row: u32) -> Result<Withheld, TableError> {
         self.inner().withheld(row)
+    }
+
+    fn limiter_counts(&self, row: u32) -> Result<LimiterCounts, TableError> {
+        self.inner().limiter_counts(row)
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable, cast_slice};
 use lb_common::layout::{
-    BackendEntry, Features, InterfaceEntry, Region, ServiceEntry, USABLE, VIP_WAYS, VipSet,
+    BackendEntry, Features, InterfaceEntry, LimiterEntry, Region, ServiceEntry, USABLE, VIP_WAYS, VipSet,
 };
 use lb_common::slot::Slot;
 
@@ -19,6 +19,8 @@ pub struct Image {
     pub vips: BTreeMap<u32, VipSet>,
     /// Entries of the service table.
     pub services: BTreeMap<u32, ServiceEntry>,
+    /// Limiters.
+    pub limiters: BTreeMap<u32, LimiterEntry>,
     /// Slot tables, by the index of their first slot, which is a multiple of a line.
     pub slots: BTreeMap<u32, Arc<[Slot]>>,
     /// Backends.
@@ -55,6 +57,7 @@ impl Image {
         let mut changes = Changes::default();
         backends(&self.backends, &new.backends, &mut changes);
         slots(&self.slots, &new.slots, &mut changes);
+        entries(&self.limiters, &new.limiters, Table::Limiters, &mut changes);
         entries(&self.services, &new.services, Table::Services, &mut changes);
         vips(&self.vips, &new.vips, &mut changes.publish);
         entries(&self.interfaces, &new.interfaces, Table::Interfaces, &mut changes);
@@ -195,10 +198,12 @@ mod tests {
             prop::collection::btree_map(0..8u32, words_of(8), 0..5),
             slots,
             prop::collection::btree_map(0..8u32, words_of(8), 0..5),
+            prop::collection::btree_map(0..8u32, words_of(8), 0..5),
         )
-            .prop_map(|(vips, services, slots, backends)| Image {
+            .prop_map(|(vips, services, slots, backends, limiters)| Image {
                 vips,
                 services,
+                limiters,
                 slots,
                 backends,
                 ..Image::default()
@@ -211,6 +216,7 @@ mod tests {
             service_entries: 8,
             slots: 256,
             backends: 8,
+            limiters: 8,
             bucket_sets: 1,
             lists: 16,
             flow_sets: 16,

@@ -1,24 +1,24 @@
 //! The program and its tables in the kernel.
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
-use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
-use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, Withheld};
+use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, LimiterCounts, Withheld};
 use lb_common::lists::Side;
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::attach::{AttachError, Attachment, attach};
 use super::lists::ListTable;
 use super::mapping::{Mapping, Row};
+use super::object::{counters, program, row};
 use super::program_log::ProgramLog;
 use super::{BALANCER_OBJECT, Capacity, Datapath, ListEntry, Store, Table, TableError, settings};
 
@@ -73,65 +73,6 @@ pub enum LoadError {
     Incomplete(&'static str),
 }
 
-/// How the program is attached to an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachMode {
-    /// In the driver, before the kernel allocates anything.
-    Native,
-    /// In the network stack: works everywhere, many times slower.
-    Generic,
-}
-
-impl AttachMode {
-    /// Its name in output and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-}
-
-/// Why the program could not be attached.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// Something else is there.
-    #[error(
-        "{interface} already has an XDP program; find it with `ip -details link show {interface}` and stop its owner; \
-         one that nobody owns goes with `ip link set {interface} xdp off`"
-    )]
-    Busy {
-        /// The interface.
-        interface: String,
-    },
-    /// The kernel refused both modes.
-    #[error("cannot attach to {interface}: {source}")]
-    Refused {
-        /// The interface.
-        interface: String,
-        /// The kernel's reason.
-        source: ProgramError,
-    },
-    /// The kernel has no BPF links for XDP.
-    #[error(
-        "cannot attach to {interface}: the kernel offers no BPF link for it, so it could not be detached safely"
-    )]
-    NoLink {
-        /// The interface.
-        interface: String,
-    },
-}
-
-/// The program on one interface; detaches when dropped.
-#[derive(Debug)]
-pub struct Attachment {
-    /// Name of the interface.
-    pub interface: String,
-    /// How it is attached.
-    pub mode: AttachMode,
-    _link: FdLink,
-}
-
 /// A loaded program and its tables.
 pub struct KernelDatapath {
     ebpf: Ebpf,
@@ -140,6 +81,7 @@ pub struct KernelDatapath {
     indices: Vec<u32>,
     backends: Mapping,
     slots: Mapping,
+    limiters: Mapping,
     services: Mapping,
     vips: Mapping,
     features: Mapping,
@@ -150,6 +92,7 @@ pub struct KernelDatapath {
     flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
+    limiter_counts: PerCpuArray<MapData, Row<LimiterCounts>>,
     flow_counts: PerCpuArray<MapData, Row<FlowCounts>>,
     reasons: PerCpuArray<MapData, u64>,
 }
@@ -193,6 +136,8 @@ impl KernelDatapath {
             .map_max_entries("BACKENDS", capacity.entries(Table::Backends))
             .map_max_entries("LISTS_A", capacity.lists)
             .map_max_entries("LISTS_B", capacity.lists)
+            .map_max_entries("LIMITERS", capacity.entries(Table::Limiters))
+            .map_max_entries("LIMITER_COUNTS", capacity.limiters)
             .map_max_entries("BUCKETS", capacity.bucket_sets)
             .map_max_entries("FLOWS", capacity.flow_sets)
             .map_max_entries("FRAGMENTS", capacity.fragment_sets)
@@ -207,12 +152,14 @@ impl KernelDatapath {
         let map =
             |name, table: Table| mapping(&ebpf, name, capacity.entries(table) as usize * table.entry_words());
         let (vips, services) = (map("VIPS", Table::Vips)?, map("SERVICES", Table::Services)?);
+        let limiters = map("LIMITERS", Table::Limiters)?;
         let (slots, backends) = (map("SLOTS", Table::Slots)?, map("BACKENDS", Table::Backends)?);
         let indices = interfaces.to_vec();
         let (features, interfaces) =
             (map("FEATURES", Table::Features)?, map("INTERFACES", Table::Interfaces)?);
         let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
         Ok(Self {
+            limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
             forwarded: counters(&mut ebpf, "FORWARDED")?,
             withheld: counters(&mut ebpf, "WITHHELD")?,
@@ -224,6 +171,7 @@ impl KernelDatapath {
             indices,
             backends,
             slots,
+            limiters,
             services,
             vips,
             features,
@@ -245,66 +193,8 @@ impl KernelDatapath {
 
     /// Attaches the program natively, else generically with a warning that says why.
     pub fn attach(&mut self, interface: &str, index: u32) -> Result<Attachment, AttachError> {
-        match self.attach_in(interface, index, AttachMode::Native) {
-            Err(AttachError::Refused { source, .. }) => {
-                let reason = innermost(&source);
-                let attachment = self.attach_in(interface, index, AttachMode::Generic)?;
-                tracing::warn!(
-                    "{interface}: attached in generic mode, many times slower, because its driver refused native XDP: \
-                     {reason}"
-                );
-                Ok(attachment)
-            }
-            other => other,
-        }
+        attach(self.program()?, interface, index)
     }
-
-    fn attach_in(
-        &mut self,
-        interface: &str,
-        index: u32,
-        mode: AttachMode,
-    ) -> Result<Attachment, AttachError> {
-        let flags = match mode {
-            AttachMode::Native => XdpMode::Driver,
-            AttachMode::Generic => XdpMode::Skb,
-        };
-        let refused = |source: ProgramError| attach_error(interface, source);
-        let program: &mut Xdp = match self.ebpf.program_mut("balance") {
-            Some(program) => program.try_into().map_err(refused)?,
-            None => return Err(AttachError::NoLink { interface: interface.to_owned() }),
-        };
-        let id = program.attach_to_if_index(index, flags).map_err(refused)?;
-        let link = program.take_link(id).map_err(refused)?;
-        // Where there is no BPF link aya attaches by netlink, which outlives a crash; dropping that link detaches it.
-        let link = link.try_into().map_err(|_| AttachError::NoLink { interface: interface.to_owned() })?;
-        Ok(Attachment { interface: interface.to_owned(), mode, _link: link })
-    }
-}
-
-fn attach_error(interface: &str, source: ProgramError) -> AttachError {
-    let interface = interface.to_owned();
-    match os_error(&source).and_then(std::io::Error::raw_os_error) {
-        Some(code) if code == Errno::BUSY.raw_os_error() || code == Errno::EXIST.raw_os_error() => {
-            AttachError::Busy { interface }
-        }
-        _ => AttachError::Refused { interface, source },
-    }
-}
-
-fn os_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
-    match error.downcast_ref() {
-        Some(io) => Some(io),
-        None => error.source().and_then(os_error),
-    }
-}
-
-fn innermost(error: &ProgramError) -> String {
-    os_error(error).map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
-    Ok(ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?.try_into()?)
 }
 
 /// Tells `balance` where the other programs are.
@@ -338,26 +228,6 @@ fn entry_word(place: usize) -> usize {
     place / WAYS * FLOW_SET_WORDS + place % WAYS
 }
 
-fn counters<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, T>, LoadError>
-where
-    T: aya::Pod,
-{
-    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete(name))?;
-    PerCpuArray::try_from(map).map_err(|source| LoadError::Table { name, source })
-}
-
-/// A row of counters of every CPU.
-fn row<M, T>(map: &PerCpuArray<M, T>, name: &'static str, row: u32) -> Result<Vec<T>, TableError>
-where
-    M: Borrow<MapData>,
-    T: aya::Pod,
-{
-    let values = map.get(&row, 0);
-    let values =
-        values.map_err(|e| TableError { table: name, entry: row as usize, reason: e.to_string() })?;
-    Ok(values.iter().copied().collect())
-}
-
 impl Datapath for KernelDatapath {
     fn capacity(&self) -> Capacity {
         self.capacity
@@ -371,6 +241,7 @@ impl Datapath for KernelDatapath {
         let (mapping, table) = match store.table {
             Table::Backends => (&self.backends, "BACKENDS"),
             Table::Slots => (&self.slots, "SLOTS"),
+            Table::Limiters => (&self.limiters, "LIMITERS"),
             Table::Services => (&self.services, "SERVICES"),
             Table::Vips => (&self.vips, "VIPS"),
             Table::Features => (&self.features, "FEATURES"),
@@ -433,9 +304,20 @@ impl Datapath for KernelDatapath {
         let add = |a: Withheld, Row(b): Row<Withheld>| Withheld {
             limited: a.limited + b.limited,
             dropped: a.dropped + b.dropped,
-            contended: a.contended + b.contended,
         };
         Ok(row(&self.withheld, "WITHHELD", index)?.into_iter().fold(Withheld::default(), add))
+    }
+
+    fn limiter_counts(&self, index: u32) -> Result<LimiterCounts, TableError> {
+        let add = |a: LimiterCounts, Row(b): Row<LimiterCounts>| LimiterCounts {
+            admitted: a.admitted + b.admitted,
+            over: a.over + b.over,
+            unmarked: a.unmarked + b.unmarked,
+            contended: a.contended + b.contended,
+        };
+        Ok(row(&self.limiter_counts, "LIMITER_COUNTS", index)?
+            .into_iter()
+            .fold(LimiterCounts::default(), add))
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

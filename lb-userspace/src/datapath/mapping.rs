@@ -5,7 +5,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Pod;
-use lb_common::layout::{FlowCounts, Forwarded, Withheld};
+use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A BPF array created with `BPF_F_MMAPABLE`, as words that are stored one by one while programs read or change them.
@@ -69,5 +69,7 @@ pub(super) struct Row<T>(pub(super) T);
 unsafe impl Pod for Row<Forwarded> {}
 // SAFETY: as for `Forwarded`.
 unsafe impl Pod for Row<Withheld> {}
+// SAFETY: as for `Forwarded`.
+unsafe impl Pod for Row<LimiterCounts> {}
 // SAFETY: as for `Forwarded`.
 unsafe impl Pod for Row<FlowCounts> {}

@@ -6,10 +6,10 @@ use bytemuck::{Zeroable, cast_slice, cast_slice_mut};
 use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
 use lb_common::hash::HashKey;
 use lb_common::layout::{
-    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
-    ServiceEntry, Settings, SlotLine, VipKey, VipSet, Withheld,
+    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
+    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet, Withheld,
 };
-use lb_common::limiter::{self, WAYS};
+use lb_common::limiter::{LimiterEvent, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
 use lb_common::slot::Slot;
@@ -30,12 +30,14 @@ pub struct MemoryDatapath {
     features: [Features; 1],
     interfaces: [InterfaceEntry; MAX_INTERFACES],
     lists: [MemoryList; 2],
+    limiters: Vec<LimiterEntry>,
     buckets: Vec<[Cell<u64>; WAYS]>,
     flows: Vec<[Cell<u64>; 2 * flow::WAYS]>,
     fragments: Vec<[Cell<u64>; 2 * flow::WAYS]>,
     flow_counts: Cell<FlowCounts>,
     forwarded: RefCell<Vec<Forwarded>>,
     withheld: RefCell<Vec<Withheld>>,
+    limiter_counts: RefCell<Vec<LimiterCounts>>,
     reasons: RefCell<Vec<u64>>,
     now: Cell<u64>,
 }
@@ -57,12 +59,14 @@ impl MemoryDatapath {
             features: [Features::default()],
             interfaces: [InterfaceEntry::zeroed(); MAX_INTERFACES],
             lists: <[MemoryList; 2]>::default(),
+            limiters: zeros(capacity.entries(Table::Limiters)),
             buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
             flows: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.flow_sets as usize],
             fragments: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.fragment_sets as usize],
             flow_counts: Cell::default(),
             forwarded: RefCell::new(zeros(capacity.backends)),
             withheld: RefCell::new(zeros(capacity.services)),
+            limiter_counts: RefCell::new(zeros(capacity.limiters)),
             reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
             now: Cell::new(1),
         }
@@ -87,9 +91,10 @@ impl MemoryDatapath {
 
     /// Every word of the tables, for comparison.
     pub fn words(&self) -> Vec<u64> {
-        let tables: [&[u64]; 6] = [
+        let tables: [&[u64]; 7] = [
             cast_slice(&self.vips),
             cast_slice(&self.services),
+            cast_slice(&self.limiters),
             cast_slice(&self.slots),
             cast_slice(&self.backends),
             cast_slice(&self.features),
@@ -112,6 +117,7 @@ impl Datapath for MemoryDatapath {
         let words: &mut [u64] = match store.table {
             Table::Vips => cast_slice_mut(&mut self.vips),
             Table::Services => cast_slice_mut(&mut self.services),
+            Table::Limiters => cast_slice_mut(&mut self.limiters),
             Table::Slots => cast_slice_mut(&mut self.slots),
             Table::Backends => cast_slice_mut(&mut self.backends),
             Table::Features => cast_slice_mut(&mut self.features),
@@ -162,6 +168,11 @@ impl Datapath for MemoryDatapath {
         self.withheld.borrow().get(row as usize).copied().ok_or_else(|| missing("withheld", row as usize))
     }
 
+    fn limiter_counts(&self, row: u32) -> Result<LimiterCounts, TableError> {
+        let counts = self.limiter_counts.borrow().get(row as usize).copied();
+        counts.ok_or_else(|| missing("limiter counts", row as usize))
+    }
+
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {
         Ok(self.flow_counts.get())
     }
@@ -210,8 +221,16 @@ impl Tables for MemoryDatapath {
         side.map_or(Listed::No, |side| self.lists[side as usize].find(ListKey::of(source)))
     }
 
-    fn buckets(&self, hash: u64, clock: Clock) -> Option<&[Cell<u64>; WAYS]> {
-        self.buckets.get(limiter::set_of(hash, self.settings.bucket_sets, clock) as usize)
+    fn limiter(&self, row: u32) -> Option<&LimiterEntry> {
+        self.limiters.get(row as usize)
+    }
+
+    fn bucket_sets(&self) -> u32 {
+        self.settings.bucket_sets
+    }
+
+    fn buckets(&self, set: u32) -> Option<&[Cell<u64>; WAYS]> {
+        self.buckets.get(set as usize)
     }
 
     fn flows(&self, hash: u64) -> Option<Self::Flows<'_>> {
@@ -239,8 +258,13 @@ impl Tables for MemoryDatapath {
             match event {
                 ServiceEvent::Limited => row.limited += 1,
                 ServiceEvent::Dropped => row.dropped += 1,
-                ServiceEvent::Contended => row.contended += 1,
             }
+        }
+    }
+
+    fn count_limiter(&self, row: u32, event: LimiterEvent) {
+        if let Some(counts) = self.limiter_counts.borrow_mut().get_mut(row as usize) {
+            counts.count(event);
         }
     }
 

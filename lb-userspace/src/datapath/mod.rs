@@ -3,6 +3,7 @@
 //! What the tables should hold is an [`Image`]. [`Image::changes`] says which words have to be stored, in which order, and
 //! [`apply`] stores them. Nothing else writes.
 
+pub(crate) mod attach;
 #[cfg(test)]
 pub(crate) mod double;
 #[cfg(test)]
@@ -12,18 +13,18 @@ mod kernel;
 mod lists;
 mod mapping;
 mod memory;
+pub(crate) mod object;
 mod program_log;
 
+pub use attach::{AttachError, AttachMode, Attachment};
 pub use image::{Changes, Image, Store};
-pub use kernel::{
-    AttachError, AttachMode, Attachment, KernelDatapath, LoadError, MINIMUM_KERNEL, check_host,
-};
+pub use kernel::{KernelDatapath, LoadError, MINIMUM_KERNEL, check_host};
 pub use memory::MemoryDatapath;
 
 use lb_common::flow::{Detail, Entry, WAYS};
 use lb_common::layout::{
-    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, MAX_INTERFACES, SLOTS_PER_LINE,
-    ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
+    BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
+    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
 use lb_common::lists::{ListKey, Listed, Side};
 use rustix::time::{ClockId, clock_getres};
@@ -53,6 +54,8 @@ pub enum Table {
     Backends,
     /// Slots: [`SlotLine`].
     Slots,
+    /// Limiters: [`LimiterEntry`].
+    Limiters,
     /// Services: [`ServiceEntry`].
     Services,
     /// The VIP directory: [`VipSet`].
@@ -69,6 +72,7 @@ impl Table {
         let bytes = match self {
             Self::Backends => size_of::<BackendEntry>(),
             Self::Slots => size_of::<SlotLine>(),
+            Self::Limiters => size_of::<LimiterEntry>(),
             Self::Services => size_of::<ServiceEntry>(),
             Self::Vips => size_of::<VipSet>(),
             Self::Features => size_of::<Features>(),
@@ -89,7 +93,9 @@ pub struct Capacity {
     pub slots: u32,
     /// Backends of all services, each service's number rounded up.
     pub backends: u32,
-    /// Sets of four token buckets: half of them for limits that need the exact clock.
+    /// Rows of limiters, of which a service has one for each limiter that its packets meet; and rows of their counters.
+    pub limiters: u32,
+    /// Sets of four buckets, see [`lb_common::limiter::Sets`].
     pub bucket_sets: u32,
     /// Entries of each of the two tables of deny and allow lists, which take memory only while they are used.
     pub lists: u32,
@@ -107,6 +113,7 @@ impl Default for Capacity {
             service_entries: 1 << 16,
             slots: 1 << 22,
             backends: 1 << 12,
+            limiters: 1 << 12,
             bucket_sets: 1 << 18,
             lists: MAX_PREFIXES + 1,
             flow_sets: 1 << 17,
@@ -121,6 +128,7 @@ impl Capacity {
         match table {
             Table::Backends => self.backends,
             Table::Slots => self.slots.div_ceil(SLOTS_PER_LINE),
+            Table::Limiters => self.limiters,
             Table::Services => self.service_entries,
             Table::Vips => VIP_SETS,
             Table::Features => 1,
@@ -199,6 +207,9 @@ pub trait Datapath: Send {
     /// What the service in a row did not forward, all CPUs together.
     fn withheld(&self, row: u32) -> Result<Withheld, TableError>;
 
+    /// What a limiter said that counts in a row, all CPUs together.
+    fn limiter_counts(&self, row: u32) -> Result<LimiterCounts, TableError>;
+
     /// What the flow table had to say to packets, all CPUs together.
     fn flow_counts(&self) -> Result<FlowCounts, TableError>;
 
@@ -231,13 +242,32 @@ fn publish<D: Datapath + ?Sized>(datapath: &mut D, changes: &Changes) -> Result<
 
 /// The program's read-only settings.
 pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfaces: &[u32]) -> Settings {
+    let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
+    // What the kernel says of its coarse clock is the length of its tick, and below a second.
+    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.unsigned_abs() as u32;
+    let interfaces = rows(interfaces);
+    Settings { hash_key, bucket_sets, flow_sets, fragment_sets, tick_ns, interfaces }
+}
+
+/// The rows of counters that a program has for its interfaces.
+pub(crate) fn rows(interfaces: &[u32]) -> [u32; MAX_INTERFACES] {
     let mut rows = [0; MAX_INTERFACES];
     // Row 0 is for interfaces that are not listed, so that a count is never lost.
     for (row, interface) in rows.iter_mut().skip(1).zip(interfaces) {
         *row = *interface;
     }
-    let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
-    // What the kernel says of its coarse clock is the length of its tick, and below a second.
-    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.cast_unsigned() as u32;
-    Settings { hash_key, bucket_sets, flow_sets, fragment_sets, tick_ns, interfaces: rows }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::layout::MAX_ATTACHED;
+
+    use super::*;
+
+    #[test]
+    fn as_many_interfaces_as_may_be_attached_have_rows() {
+        let interfaces: Vec<u32> = (1..).take(MAX_ATTACHED).collect();
+        assert!(interfaces.iter().all(|index| rows(&interfaces)[*index as usize] == *index));
+    }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::prefix::{self, parse_length, split};
+use super::Prefix;
 
 /// The source address of outer headers: an address, or a prefix whose other bits come from the flow's hash, which spreads
 /// one balancer's packets over a backend's receive queues.
@@ -28,12 +28,16 @@ pub struct OuterSourceError {
 impl OuterSource {
     /// The first of the addresses that it stands for.
     pub fn first(self) -> IpAddr {
-        prefix::first(self.address, self.prefix)
+        self.whole().first()
     }
 
     /// The last of the addresses that it stands for.
     pub fn last(self) -> IpAddr {
-        prefix::last(self.address, self.prefix)
+        self.whole().last()
+    }
+
+    fn whole(self) -> Prefix {
+        Prefix::of(self.address, self.prefix)
     }
 
     /// How many bits of an address of this family a prefix may name.
@@ -46,28 +50,16 @@ impl FromStr for OuterSource {
     type Err = OuterSourceError;
 
     fn from_str(text: &str) -> Result<Self, OuterSourceError> {
-        parse(text).map_err(|reason| OuterSourceError { text: text.to_owned(), reason })
+        let parsed = Prefix::parse(text, Self::lengths);
+        let prefix = parsed.map_err(|reason| OuterSourceError { text: text.to_owned(), reason })?;
+        Ok(Self { address: prefix.address(), prefix: prefix.length() })
     }
-}
-
-fn parse(text: &str) -> Result<OuterSource, String> {
-    let (address, length) = split(text)?;
-    if let IpAddr::V6(mapped) = address
-        && let Some(v4) = mapped.to_ipv4_mapped()
-    {
-        return Err(format!("{mapped} is IPv4 in IPv6 clothes: write {v4}"));
-    }
-    let prefix = parse_length(length, &OuterSource::lengths(address))?;
-    let source = OuterSource { address, prefix };
-    let right = OuterSource { address: source.first(), prefix };
-    if source == right { Ok(source) } else { Err(format!("bits behind the prefix are set: write {right}")) }
 }
 
 /// As it is written: an address, or a prefix if not every bit is given.
 impl fmt::Display for OuterSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)?;
-        if self.prefix == *Self::lengths(self.address).end() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+        self.whole().fmt(f)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Prefixes of source addresses, as deny and allow lists name them; and what every text with a prefix is read by.
+//! Addresses that begin alike, as people write them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,61 +7,84 @@ use std::str::FromStr;
 
 use super::ipv4_mistake;
 
-/// All addresses that begin alike: `198.51.100.0/24`, `2001:db8::/32`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// An address, or all those that have their first bits in common with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
+    /// The first of the addresses.
     address: IpAddr,
+    /// Bits that all of them have in common.
     length: u8,
 }
 
 /// Why a text is not a [`Prefix`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?}: {reason}; expected ADDRESS or ADDRESS/BITS such as 198.51.100.0/24 or 2001:db8::/32")]
+#[error(
+    "{text:?}: {reason}; expected ADDRESS or ADDRESS/BITS such as 192.0.2.5, 192.0.2.0/24 or fd00:1::/64"
+)]
 pub struct PrefixError {
     text: String,
     reason: String,
 }
 
 impl Prefix {
-    /// All of IPv4.
-    pub const IPV4: Self = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
-
-    /// The addresses that have the first `length` bits of one.
-    #[cfg(test)]
-    pub(crate) fn around(address: IpAddr, length: u8) -> Self {
-        unmapped(Self { address: first(address, length), length })
+    /// The prefix of that length to which `address` belongs; all of the address's bits if there are not so many.
+    pub fn of(address: IpAddr, length: u8) -> Self {
+        let length = length.min(bits(address));
+        Self { address: Self { address, length }.first(), length }
     }
 
-    /// The first of the addresses, whose bits behind the prefix are zero. Never an IPv4-mapped IPv6 address.
+    /// The address that alone is meant, or the first.
     pub fn address(self) -> IpAddr {
         self.address
     }
 
-    /// Bits that all addresses have alike: 0 to 32 for IPv4, 0 to 128 for IPv6.
+    /// Bits in common.
     pub fn length(self) -> u8 {
         self.length
     }
 
-    /// Whether an address, which is not an IPv4-mapped one, begins so.
+    /// The first of the addresses that it stands for.
+    pub fn first(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & !free_v4(self.length)).into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !free_v6(self.length)).into(),
+        }
+    }
+
+    /// The last of the addresses that it stands for.
+    pub fn last(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() | free_v4(self.length)).into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() | free_v6(self.length)).into(),
+        }
+    }
+
+    /// Whether it stands for this address too.
     pub fn contains(self, address: IpAddr) -> bool {
-        self.address.is_ipv4() == address.is_ipv4() && first(address, self.length) == self.address
+        address.is_ipv4() == self.address.is_ipv4() && Self::of(address, self.length) == self
+    }
+
+    /// Reads `ADDRESS` or `ADDRESS/BITS`, where as many bits may be given as `lengths` allows for the address's family.
+    pub(super) fn parse(text: &str, lengths: impl Fn(IpAddr) -> RangeInclusive<u8>) -> Result<Self, String> {
+        let (address, length) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address = parse_address(address)?;
+        let lengths = lengths(address);
+        let length = match length {
+            None => *lengths.end(),
+            Some(bits) => parse_length(bits, &lengths)?,
+        };
+        let right = Self::of(address, length);
+        if right.address == address {
+            Ok(right)
+        } else {
+            Err(format!("bits behind the prefix are set: write {right}"))
+        }
     }
 }
 
-/// The first address of a prefix.
-pub(super) fn first(address: IpAddr, length: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & !free_v4(length)).into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !free_v6(length)).into(),
-    }
-}
-
-/// The last address of a prefix.
-pub(super) fn last(address: IpAddr, length: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() | free_v4(length)).into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() | free_v6(length)).into(),
-    }
+fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 /// The bits behind a prefix.
@@ -74,11 +97,13 @@ fn free_v6(length: u8) -> u128 {
     u128::MAX.checked_shr(length.into()).unwrap_or(0)
 }
 
-/// The address, and the text of the prefix length if there is one.
-pub(super) fn split(text: &str) -> Result<(IpAddr, Option<&str>), String> {
-    let (address, length) =
-        text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    Ok((parse_address(address)?, length))
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let parsed = Self::parse(text, |address| 0..=bits(address));
+        parsed.map_err(|reason| PrefixError { text: text.to_owned(), reason })
+    }
 }
 
 fn parse_address(text: &str) -> Result<IpAddr, String> {
@@ -88,12 +113,14 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
     if !text.contains(':') {
         return text.parse().map(IpAddr::V4).map_err(|_| ipv4_mistake(text));
     }
-    text.parse().map(IpAddr::V6).map_err(|_| format!("{text:?} is not an IPv6 address"))
+    let address: Ipv6Addr = text.parse().map_err(|_| format!("{text:?} is not an IPv6 address"))?;
+    match address.to_ipv4_mapped() {
+        Some(v4) => Err(format!("{text} is IPv4 in IPv6 clothes: write {v4}")),
+        None => Ok(address.into()),
+    }
 }
 
-/// A prefix length: that of an address if absent.
-pub(super) fn parse_length(text: Option<&str>, lengths: &RangeInclusive<u8>) -> Result<u8, String> {
-    let Some(text) = text else { return Ok(*lengths.end()) };
+fn parse_length(text: &str, lengths: &RangeInclusive<u8>) -> Result<u8, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let length = text.parse().ok().filter(|length| digits && lengths.contains(length));
     length.ok_or_else(|| {
@@ -101,94 +128,59 @@ pub(super) fn parse_length(text: Option<&str>, lengths: &RangeInclusive<u8>) -> 
     })
 }
 
-impl FromStr for Prefix {
-    type Err = PrefixError;
-
-    fn from_str(text: &str) -> Result<Self, PrefixError> {
-        parse(text).map_err(|reason| PrefixError { text: text.to_owned(), reason })
-    }
-}
-
-fn parse(text: &str) -> Result<Prefix, String> {
-    let (address, length) = split(text)?;
-    let length = parse_length(length, &(0..=if address.is_ipv4() { 32 } else { 128 }))?;
-    let right = unmapped(Prefix { address: first(address, length), length });
-    if first(address, length) == address {
-        Ok(right)
-    } else {
-        Err(format!("bits behind the prefix are set: write {right}"))
-    }
-}
-
-/// IPv4 addresses in IPv6 clothes are IPv4 addresses.
-fn unmapped(prefix: Prefix) -> Prefix {
-    let IpAddr::V6(address) = prefix.address else { return prefix };
-    match (address.to_ipv4_mapped(), prefix.length.checked_sub(96)) {
-        (Some(address), Some(length)) => Prefix { address: address.into(), length },
-        _ => prefix,
-    }
-}
-
+/// As it is written: an address, or a prefix if not every bit is given.
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.length)
+        self.address.fmt(f)?;
+        if self.length == bits(self.address) { Ok(()) } else { write!(f, "/{}", self.length) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn read(text: &str) -> String {
-        text.parse::<Prefix>().map_or_else(|error| error.reason, |prefix| prefix.to_string())
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
     }
 
     #[test]
-    fn deny_and_allow_prefixes_are_read_as_they_are_written() {
-        for text in ["198.51.100.0/24", "0.0.0.0/0", "::/0", "10.0.0.1/32", "2001:db8::/32", "::1/128"] {
-            assert_eq!(read(text), text);
+    fn prefixes_survive_a_round_trip() {
+        for text in ["0.0.0.0/0", "192.0.2.0/24", "192.0.2.7", "::/0", "2001:db8::/32", "fd00::5"] {
+            assert_eq!(prefix(text).to_string(), text);
         }
-        assert_eq!(read("10.0.0.1"), "10.0.0.1/32");
-        assert_eq!(read("2001:db8::1"), "2001:db8::1/128");
+        assert_eq!(prefix("192.0.2.7/32"), prefix("192.0.2.7"));
     }
 
     #[test]
-    fn deny_and_allow_prefixes_in_ipv6_clothes_are_ipv4() {
-        assert_eq!(read("::ffff:198.51.100.0/120"), "198.51.100.0/24");
-        assert_eq!(read("::ffff:198.51.100.7"), "198.51.100.7/32");
-        assert_eq!(read("::ffff:0:0/96"), "0.0.0.0/0");
-        assert_eq!(read("::/80"), "::/80", "it does not say IPv4");
-    }
-
-    #[test]
-    fn mistakes_in_deny_and_allow_prefixes_are_named() {
-        let set = |right: &str| format!("bits behind the prefix are set: write {right}");
-        for (text, expected) in [
-            ("198.51.100.7/24", set("198.51.100.0/24")),
-            ("2001:db8::1/64", set("2001:db8::/64")),
-            ("::ffff:198.51.100.7/120", set("198.51.100.0/24")),
-            ("10.0.0.0/33", "prefix length \"33\" is not a number from 0 to 32".to_owned()),
-            ("::/129", "prefix length \"129\" is not a number from 0 to 128".to_owned()),
-            ("10.0.0.0/", "prefix length \"\" is not a number from 0 to 32".to_owned()),
-            ("10.0.0.0/+8", "prefix length \"+8\" is not a number from 0 to 32".to_owned()),
-            ("10.0.0.256", "256 is not a byte".to_owned()),
-            ("10.0.0.0/255.0.0.0", "prefix length \"255.0.0.0\" is not a number from 0 to 32".to_owned()),
-            ("2001:db8:::/32", "\"2001:db8:::\" is not an IPv6 address".to_owned()),
+    fn a_prefix_contains_its_addresses_and_no_others() {
+        let contains = |text: &str, address: &str| prefix(text).contains(address.parse().unwrap());
+        for (text, inside) in [
+            ("0.0.0.0/0", "255.255.255.255"),
+            ("192.0.2.0/24", "192.0.2.255"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("::/0", "2001:db8::1"),
+            ("fd00:1::/64", "fd00:1::ffff:ffff:ffff:ffff"),
         ] {
-            assert_eq!(read(text), expected);
+            assert!(contains(text, inside), "{text} {inside}");
+        }
+        for (text, outside) in [
+            ("0.0.0.0/0", "::1"),
+            ("::/0", "192.0.2.1"),
+            ("192.0.2.0/24", "192.0.3.0"),
+            ("192.0.2.7", "192.0.2.6"),
+            ("fd00:1::/64", "fd00:1:0:1::"),
+        ] {
+            assert!(!contains(text, outside), "{text} {outside}");
         }
     }
 
-    proptest! {
-        #[test]
-        fn a_prefix_contains_what_begins_like_it(address: u128, length in 0u8..=128, flip in 0u32..128) {
-            let address = Ipv6Addr::from_bits(address);
-            prop_assume!(address.to_ipv4_mapped().is_none());
-            let prefix = Prefix { address: first(address.into(), length), length };
-            let other = Ipv6Addr::from_bits(address.to_bits() ^ 1 << (127 - flip));
-            prop_assert!(prefix.contains(address.into()));
-            prop_assert_eq!(prefix.contains(other.into()), flip >= length.into());
-        }
+    #[test]
+    fn errors_name_the_mistake() {
+        let reason = |text: &str| text.parse::<Prefix>().unwrap_err().reason;
+        assert_eq!(reason("192.0.2.1/24"), "bits behind the prefix are set: write 192.0.2.0/24");
+        assert_eq!(reason("192.0.2.0/33"), "prefix length \"33\" is not a number from 0 to 32");
+        assert_eq!(reason("::/129"), "prefix length \"129\" is not a number from 0 to 128");
+        assert_eq!(reason("balancer1"), "\"balancer1\" is not an IPv4 address (names are not resolved)");
     }
 }

@@ -1,5 +1,7 @@
 //! From the lists to the entries of a table, and to what makes packets ask it.
 
+use std::net::Ipv4Addr;
+
 use lb_common::layout::{Features, LISTED, REPLIES};
 use lb_common::lists::{ListKey, Listed, Side};
 
@@ -13,7 +15,7 @@ use crate::model::{ListName, Lists, Prefix};
 /// an entry says so.
 pub fn list_entries(lists: &Lists) -> Vec<ListEntry> {
     let of = |list, listed| lists.of(list).iter().map(move |prefix| ListEntry { key: key(*prefix), listed });
-    let ipv4 = ListEntry { key: key(Prefix::IPV4), listed: Listed::No };
+    let ipv4 = ListEntry { key: key(Prefix::of(Ipv4Addr::UNSPECIFIED.into(), 0)), listed: Listed::No };
     let mut entries: Vec<ListEntry> =
         of(ListName::Deny, Listed::Denied).chain(of(ListName::Allow, Listed::Allowed)).collect();
     if !entries.is_empty() && entries.iter().all(|entry| entry.key != ipv4.key) {
@@ -94,7 +96,7 @@ fn empty<D: Datapath + ?Sized>(datapath: &mut D, side: Option<Side>) {
 mod tests {
     use super::*;
     use bytemuck::Zeroable as _;
-    use lb_common::layout::{LIMITED, ServiceEntry};
+    use lb_common::layout::{QUIC, ServiceEntry};
 
     fn lists(denied: &[&str], allowed: &[&str]) -> Lists {
         let mut lists = Lists::default();
@@ -121,14 +123,14 @@ mod tests {
 
     #[test]
     fn services_ask_the_deny_list_while_there_is_one() {
-        let service = ServiceEntry { flags: LIMITED, ..ServiceEntry::zeroed() };
+        let service = ServiceEntry { flags: QUIC, ..ServiceEntry::zeroed() };
         let reply = ServiceEntry { flags: REPLIES, ..ServiceEntry::zeroed() };
         let features = [(0, Features(Features::REPLIES))].into();
         let plain = Image { services: [(1, service), (2, reply)].into(), features, ..Image::default() };
         let mut image = plain.clone();
         for side in [Side::A, Side::B] {
             ask_lists(&mut image, Some(side));
-            assert_eq!([image.services[&1].flags, image.services[&2].flags], [LIMITED | LISTED, REPLIES]);
+            assert_eq!([image.services[&1].flags, image.services[&2].flags], [QUIC | LISTED, REPLIES]);
             assert_eq!(image.features[&0].lists(), Some(side));
             assert!(image.features[&0].any(Features::REPLIES));
         }

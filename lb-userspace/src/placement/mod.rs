@@ -3,6 +3,7 @@
 //! [`Placement::next`] is pure: it makes the next placement from the present one and what is wanted, or says what there is
 //! no room for. What is given up is free only in the placement after, when no packet can still be looking at it.
 
+mod limiters;
 mod lists;
 mod ranges;
 mod render;
@@ -21,16 +22,16 @@ use lb_common::wire::{Ipv4Address, Ipv6Address, protocol};
 use siphasher::sip::SipHasher24;
 
 use crate::datapath::Capacity;
-use crate::model::{Backend, Endpoint, ForwardMode, Protocol, Service};
+use crate::model::{Backend, Endpoint, ForwardMode, LimiterKey, Protocol, Service};
+use limiters::Limiters;
 use ranges::{Range, Ranges};
 pub(crate) use slots::Ids;
 use slots::Slots;
 
+pub use crate::model::Services;
+pub use limiters::needs_exact_clock;
 pub use lists::{Replaced, ask_lists, list_entries, replace_lists};
 pub use render::{deliverable, render, slots};
-
-/// Services by name.
-pub type Services = BTreeMap<String, Service>;
 
 /// What there is no room for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -176,6 +177,7 @@ struct PlacedVip {
 pub struct Placement {
     services: BTreeMap<String, Placed>,
     vips: BTreeMap<IpAddr, PlacedVip>,
+    limiters: Limiters,
     free_ids: Ranges,
     free_slots: Ranges,
     free_backends: Ranges,
@@ -197,6 +199,7 @@ impl Placement {
         Self {
             services: BTreeMap::new(),
             vips: BTreeMap::new(),
+            limiters: Limiters::new(capacity),
             free_ids: Ranges::new(capacity.services),
             free_slots: Ranges::new(capacity.slots / SLOTS_PER_LINE * SLOTS_PER_LINE),
             free_backends: Ranges::new(capacity.backends),
@@ -212,6 +215,21 @@ impl Placement {
     /// Every placed service.
     pub fn services(&self) -> impl Iterator<Item = (&String, &Placed)> {
         self.services.iter()
+    }
+
+    /// The row in which a limiter counts.
+    pub fn limiter(&self, key: &LimiterKey) -> Option<u32> {
+        self.limiters.counters(key)
+    }
+
+    /// The row in which each limiter counts.
+    pub fn limiters(&self) -> impl Iterator<Item = (&LimiterKey, u32)> {
+        self.limiters.all_counters()
+    }
+
+    /// What the sources of a limiter are hashed with.
+    pub fn limiter_salt(&self, key: &LimiterKey) -> Option<u32> {
+        self.limiters.salt(key)
     }
 
     /// The placement of `services`, whose backends take part according to their `standing`.
@@ -234,6 +252,7 @@ impl Placement {
             next.services.insert(name.clone(), placed);
         }
         next.place_vips(services, &mut given_up)?;
+        next.limiters = self.limiters.next(services)?;
         next.free(given_up);
         Ok(next)
     }
@@ -469,6 +488,7 @@ pub fn hash_key(secret: [u8; 16]) -> HashKey {
     }))
 }
 
+/// An address as the tables hold it.
 pub(crate) fn vip_key(address: IpAddr) -> VipKey {
     match address {
         IpAddr::V4(address) => VipKey::v4(Ipv4Address::new(address.octets())),

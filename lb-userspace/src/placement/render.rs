@@ -7,20 +7,16 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use lb_common::deliver::outer_sum;
 use lb_common::layout::{
-    BY_SOURCE, BackendEntry, CLOSED, EXACT_CLOCK, Features, GUE, LIMITED, NAT, OUTER_IPV4, OUTER_IPV6,
-    OuterAddresses, QUIC, REPLIES, Region, ServiceEntry, ServiceKey, USABLE, VipSet,
+    BY_SOURCE, BackendEntry, CLOSED, Features, GUE, LimiterRows, NAT, OUTER_IPV4, OUTER_IPV6, OuterAddresses,
+    QUIC, REPLIES, Region, ServiceEntry, ServiceKey, USABLE, VipSet,
 };
-use lb_common::limiter::Gcra;
 use lb_common::slot::Slot;
 use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, MacPair};
 
 use super::{Placed, Placement, Services, endpoint_key, replying, service_key, vip_key};
 use crate::datapath::Image;
-use crate::model::{Affinity, Endpoint, ForwardMode, GUE_PORT, Limit, Service, ServiceOptions};
+use crate::model::{Affinity, Endpoint, ForwardMode, GUE_PORT, Service, ServiceOptions};
 use crate::neighbors::NextHop;
-
-/// The longest kernel tick (`CONFIG_HZ=100`): a burst that covers two of them does with the coarse clock.
-const LONGEST_TICK_NS: u64 = 10_000_000;
 
 /// The tables for `services` placed as `placement` says, with the next hops that are known.
 ///
@@ -40,8 +36,10 @@ pub fn render<'h>(
     }
     for (service, placed) in services.values().filter_map(|s| Some((s, placement.services.get(&s.name)?))) {
         if let Some(vip) = placement.vips.get(&service.vip.address) {
-            image.services.insert(index(vip.region, service_key(service)), service_entry(service, placed));
+            let entry = service_entry(service, placed, placement.limiters.rows(&service.name));
+            image.services.insert(index(vip.region, service_key(service)), entry);
         }
+        image.limiters.extend(placement.limiters.render(services, service));
         for backend in replying(service) {
             let Some(vip) = placement.vips.get(&backend.address) else { continue };
             let key = endpoint_key(service.protocol, *backend);
@@ -115,8 +113,7 @@ pub fn deliverable(mode: ForwardMode, hop: &NextHop) -> Result<(), String> {
     }
 }
 
-fn service_entry(service: &Service, placed: &Placed) -> ServiceEntry {
-    let (limited, limit) = service.limit.as_ref().map_or((0, Gcra::zeroed()), limit_entry);
+fn service_entry(service: &Service, placed: &Placed, limiters: LimiterRows) -> ServiceEntry {
     let flag = |is: bool, flag| if is { flag } else { 0 };
     let closed = flag(placed.is_closed(), CLOSED);
     let by_source = flag(service.options.affinity == Affinity::Source, BY_SOURCE);
@@ -127,20 +124,12 @@ fn service_entry(service: &Service, placed: &Placed) -> ServiceEntry {
         slot_base: placed.range.start,
         slot_count: placed.slots().len() as u32,
         backend_base: placed.backends.start,
-        flags: limited | closed | by_source | quic,
-        limit,
+        flags: closed | by_source | quic,
+        limiters,
+        spare: 0,
         vip: [0; 4],
         vip_port: 0,
         reserved: [0; 3],
-    }
-}
-
-/// The flags and parameters of a limit. The configuration has refused those that GCRA cannot hold.
-fn limit_entry(limit: &Limit) -> (u32, Gcra) {
-    match Gcra::try_new(limit.rate, limit.burst) {
-        Some(gcra) if gcra.covers(LONGEST_TICK_NS) => (LIMITED, gcra),
-        Some(gcra) => (LIMITED | EXACT_CLOCK, gcra),
-        None => (0, Gcra::zeroed()),
     }
 }
 

@@ -13,6 +13,7 @@ use lb_common::wire::{
     Ipv4Address, Ipv4Header, Ipv6Address, Ipv6Header, Mac, Ports, TCP_ACK, TCP_LENGTH, TCP_SYN, TcpStart,
     protocol,
 };
+use lb_userspace::config::packets_per_source;
 use lb_userspace::datapath::{Image, KernelDatapath, ListEntry};
 use lb_userspace::model::{
     AdminState, Backend, ForwardMode, Limit, ListName, Lists, Protocol, Service, ServiceOptions, Weight,
@@ -178,17 +179,17 @@ fn ipv6(destination: Ipv6Addr) -> Vec<u8> {
 /// The services that the cases are for: ten backends each.
 fn services() -> Result<Services> {
     // 100 million a second is never reached. The burst decides on the clock: 0.1 s, and 1 µs.
-    let limit = |burst| Some(Limit { rate: 100_000_000, burst });
+    let limit = |burst| Limit::try_new("source", packets_per_source(100_000_000, burst));
     let some = [
-        service(DSR, ForwardMode::DsrL2, None)?,
-        service(IPIP, ForwardMode::Ipip, None)?,
-        service(IPIP6, ForwardMode::Ipip, None)?,
-        service(MOVING, ForwardMode::Ipip, None)?,
-        service(GUE, ForwardMode::Gue, None)?,
-        service(NAT, ForwardMode::Nat, None)?,
-        service(LISTED, ForwardMode::Ipip, None)?,
-        service(LIMITED, ForwardMode::Ipip, limit(10_000_000))?,
-        service(LIMITED_EXACTLY, ForwardMode::Ipip, limit(100))?,
+        service(DSR, ForwardMode::DsrL2, Vec::new())?,
+        service(IPIP, ForwardMode::Ipip, Vec::new())?,
+        service(IPIP6, ForwardMode::Ipip, Vec::new())?,
+        service(MOVING, ForwardMode::Ipip, Vec::new())?,
+        service(GUE, ForwardMode::Gue, Vec::new())?,
+        service(NAT, ForwardMode::Nat, Vec::new())?,
+        service(LISTED, ForwardMode::Ipip, Vec::new())?,
+        service(LIMITED, ForwardMode::Ipip, vec![limit(10_000_000)?])?,
+        service(LIMITED_EXACTLY, ForwardMode::Ipip, vec![limit(100)?])?,
     ];
     Ok(some.into_iter().map(|service| (service.name.clone(), service)).collect())
 }
@@ -201,7 +202,7 @@ fn name(vip: IpAddr) -> String {
     SocketAddr::new(vip, 80).to_string()
 }
 
-pub(super) fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> Result<Service> {
+pub(super) fn service(vip: IpAddr, mode: ForwardMode, limits: Vec<Limit>) -> Result<Service> {
     let backend: fn(u16) -> String = match vip {
         IpAddr::V4(_) => |n| format!("10.0.1.{n}:80"),
         IpAddr::V6(_) => |n| format!("[fd00::{n}]:80"),
@@ -216,7 +217,7 @@ pub(super) fn service(vip: IpAddr, mode: ForwardMode, limit: Option<Limit>) -> R
         protocol: Protocol::Tcp,
         mode,
         table_size: 65_537,
-        limit,
+        limits,
         health: None,
         options: ServiceOptions::default(),
         backends: (1..=BACKENDS).map(backend).collect::<Result<_>>()?,

@@ -1,17 +1,21 @@
 //! Clients: requests at a rate, a connection that stays open, a bounded flood. All of them end by themselves.
 
+mod bulk;
 mod flood;
 mod held;
 mod http;
+mod ping;
 mod steady;
 mod udp;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+pub use bulk::echoes_much;
 pub use flood::{Flood, FloodReport, Running};
 pub use held::{Held, allow_many_files};
 pub use http::{KeepAlive, get, requests};
+pub use ping::ping;
 pub use steady::{Plan, SteadyLoad};
 pub use udp::Asker;
 

@@ -139,7 +139,7 @@ fn service(vip: Ipv4Addr, mode: ForwardMode, link: Link) -> Result<Service> {
         Ok(Backend { endpoint, weight: Weight::default(), admin: AdminState::Ready })
     };
     let backends = link.hosts().map(backend).collect::<Result<_>>()?;
-    Ok(Service { protocol: Protocol::Udp, backends, ..cases::service(vip.into(), mode, None)? })
+    Ok(Service { protocol: Protocol::Udp, backends, ..cases::service(vip.into(), mode, Vec::new())? })
 }
 
 /// The ways to the hosts of links, whose near ends have these numbers.

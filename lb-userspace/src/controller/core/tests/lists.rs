@@ -191,12 +191,8 @@ fn address() -> impl Strategy<Value = IpAddr> {
 }
 
 fn prefix() -> impl Strategy<Value = Prefix> {
-    (address(), prop::sample::select(vec![0u8, 1, 2, 8, 31, 32, 63, 64, 80, 96, 127, 128])).prop_map(
-        |(address, length)| {
-            let length = if address.is_ipv4() { length.min(32) } else { length };
-            Prefix::around(address, length)
-        },
-    )
+    (address(), prop::sample::select(vec![0u8, 1, 2, 8, 31, 32, 63, 64, 80, 96, 127, 128]))
+        .prop_map(|(address, length)| Prefix::of(address, length))
 }
 
 /// The slow and obvious way.

@@ -1,0 +1,95 @@
+//! Limiters: those of one service under `/v1/services/{service}/limits`, all of them and those of all services under
+//! `/v1/limits`.
+
+use axum::extract::State;
+use axum::routing::{get, put};
+use axum::{Json, Router};
+
+use super::problem::{Body, Place};
+use super::{Answer, Control, apply};
+use crate::config::{LimitKeys, Scalar, read_limit};
+use crate::controller::{Change, ChangeError};
+use crate::view::{Applied, LimitView, Problem};
+
+pub(super) fn routes<C: Control>() -> Router<C> {
+    let shared = put(set_shared::<C>).delete(remove_shared::<C>).get(show_shared::<C>);
+    let own = put(set_own::<C>).delete(remove_own::<C>).get(show_own::<C>);
+    Router::new()
+        .route("/v1/limits", get(list_all::<C>))
+        .route("/v1/limits/{name}", shared)
+        .route("/v1/services/{service}/limits", get(list_of_service::<C>))
+        .route("/v1/services/{service}/limits/{name}", own)
+}
+
+async fn list_all<C: Control>(State(control): State<C>) -> Answer<Vec<LimitView>> {
+    Ok(Json(control.limits(None).await?))
+}
+
+async fn list_of_service<C: Control>(
+    State(control): State<C>,
+    Place(service): Place<String>,
+) -> Answer<Vec<LimitView>> {
+    Ok(Json(control.limits(Some(&service)).await?))
+}
+
+async fn show_shared<C: Control>(State(control): State<C>, Place(name): Place<String>) -> Answer<LimitView> {
+    show(&control, None, &name).await
+}
+
+async fn show_own<C: Control>(
+    State(control): State<C>,
+    Place((service, name)): Place<(String, String)>,
+) -> Answer<LimitView> {
+    show(&control, Some(&service), &name).await
+}
+
+async fn show<C: Control>(control: &C, service: Option<&str>, name: &str) -> Answer<LimitView> {
+    let limits = control.limits(service).await?;
+    let found = limits.into_iter().find(|limit| limit.service.as_deref() == service && limit.name == name);
+    let list = format!("lb limit list {}", service.unwrap_or_default());
+    let missing =
+        || ChangeError::NotFound(format!("there is no limiter {name:?}; see `{}`", list.trim_end()));
+    Ok(Json(found.ok_or_else(missing)?))
+}
+
+async fn set_shared<C: Control>(
+    State(control): State<C>,
+    Place(name): Place<String>,
+    Body(keys): Body<LimitKeys>,
+) -> Answer<Applied> {
+    set(&control, None, name, keys).await
+}
+
+async fn set_own<C: Control>(
+    State(control): State<C>,
+    Place((service, name)): Place<(String, String)>,
+    Body(keys): Body<LimitKeys>,
+) -> Answer<Applied> {
+    set(&control, Some(service), name, keys).await
+}
+
+/// The name in the path is the limiter's, whatever the body says.
+async fn set<C: Control>(
+    control: &C,
+    service: Option<String>,
+    name: String,
+    mut keys: LimitKeys,
+) -> Answer<Applied> {
+    keys.insert("name".to_owned(), Scalar::Text(name));
+    let limit = read_limit(&keys).map_err(|mistakes| {
+        let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        Problem::bad_request(mistakes.join("; "))
+    })?;
+    apply(control, Change::SetLimit { service, limit }).await
+}
+
+async fn remove_shared<C: Control>(State(control): State<C>, Place(name): Place<String>) -> Answer<Applied> {
+    apply(&control, Change::RemoveLimit { service: None, name }).await
+}
+
+async fn remove_own<C: Control>(
+    State(control): State<C>,
+    Place((service, name)): Place<(String, String)>,
+) -> Answer<Applied> {
+    apply(&control, Change::RemoveLimit { service: Some(service), name }).await
+}

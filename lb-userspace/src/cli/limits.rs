@@ -1,0 +1,70 @@
+//! `lb limit`: limiters listed, shown and changed.
+
+use super::args::{LimitArgs, LimitCommand};
+use super::{Failure, Screen, block_on, screens};
+use crate::client::{Client, ClientError};
+use crate::config::{LimitKeys, Scalar};
+use crate::view::Applied;
+
+pub(super) fn run(command: &LimitCommand, client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let applied: Applied = match command {
+        LimitCommand::List { service } => {
+            let limits = block_on(client.limits(service.as_deref()))??;
+            return screen.show(&limits, |limits| screens::limits(limits));
+        }
+        LimitCommand::Show { limit } => {
+            let view = block_on(client.limit(owner(limit), &limit.name))??;
+            return screen.show(&view, screens::limit);
+        }
+        LimitCommand::Set { limit, keys } => block_on(set(client, limit, keys))??,
+        LimitCommand::Remove { limit } => block_on(client.remove_limit(owner(limit), &limit.name))??,
+    };
+    screen.show(&applied, screens::applied)
+}
+
+fn owner(limit: &LimitArgs) -> Option<&str> {
+    Some(limit.service.as_str()).filter(|service| *service != "*")
+}
+
+/// Changes some keys of the limiter there is, or makes one of them alone.
+async fn set(client: &Client, limit: &LimitArgs, keys: &[(String, String)]) -> Result<Applied, ClientError> {
+    let present = match client.limit(owner(limit), &limit.name).await {
+        Ok(view) => view.settings,
+        Err(ClientError::Problem(problem)) if problem.status == 404 => LimitKeys::new(),
+        Err(error) => return Err(error),
+    };
+    client.set_limit(owner(limit), &limit.name, &changed(present, keys)).await
+}
+
+fn changed(mut settings: LimitKeys, keys: &[(String, String)]) -> LimitKeys {
+    for (key, value) in keys {
+        if value.is_empty() {
+            settings.remove(key);
+        } else {
+            let number = value.parse().map(Scalar::Integer);
+            settings.insert(key.clone(), number.unwrap_or_else(|_| Scalar::Text(value.clone())));
+        }
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limit_keys_are_changed_added_and_taken_away() {
+        let text = |text: &str| Scalar::Text(text.to_owned());
+        let before = LimitKeys::from([
+            ("packets".to_owned(), text("1k/s")),
+            ("burst".to_owned(), Scalar::Integer(200)),
+        ]);
+        let keys = [("packets", ""), ("bits", "1Mbit/s"), ("burst", "400")];
+        let keys = keys.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let after = LimitKeys::from([
+            ("bits".to_owned(), text("1Mbit/s")),
+            ("burst".to_owned(), Scalar::Integer(400)),
+        ]);
+        assert_eq!(changed(before, &keys), after);
+    }
+}

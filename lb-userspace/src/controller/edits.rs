@@ -1,0 +1,139 @@
+//! An operator's change on paper: the services as they are wanted after it, or why it cannot be.
+
+use super::{Change, ChangeError};
+use crate::config::{check_backend, check_limits, check_shared_limits, check_together, check_windows};
+use crate::model::{AdminState, Backend, Endpoint, Limit, Service, Services};
+
+/// The services after a change, and the change in words.
+pub(super) fn edited(services: &Services, change: Change) -> Result<(Services, String), ChangeError> {
+    let mut services = services.clone();
+    let name = match change {
+        Change::SetLimit { service, limit } => {
+            let summary = set_limit(&mut services, service.as_deref(), limit)?;
+            return Ok((services, summary));
+        }
+        Change::RemoveLimit { service, name } => {
+            let summary = remove_limit(&mut services, service.as_deref(), &name)?;
+            return Ok((services, summary));
+        }
+        _ => change.service().unwrap_or_default().to_owned(),
+    };
+    let unknown = no_service(&services, &name);
+    let service = services.get_mut(&name).ok_or(unknown)?;
+    let summary = match change {
+        // Seen to above.
+        Change::SetLimit { .. } | Change::RemoveLimit { .. } => String::new(),
+        Change::AddBackend { backend, .. } => {
+            let summary = add_backend(service, backend)?;
+            let refused = |error| ChangeError::Refused(format!("service {name}: {error}"));
+            check_together(services.values(), &name).map_err(refused)?;
+            summary
+        }
+        Change::RemoveBackend { endpoint, .. } => {
+            let position = position(service, endpoint)?;
+            service.backends.remove(position);
+            format!("{name}: backend {endpoint} removed")
+        }
+        Change::SetWeight { endpoint, weight, .. } => {
+            let position = position(service, endpoint)?;
+            let before = std::mem::replace(&mut service.backends[position].weight, weight);
+            format!("{name}: backend {endpoint} weight {} -> {}", before.0, weight.0)
+        }
+        Change::DrainBackend { endpoint, .. } => {
+            let position = position(service, endpoint)?;
+            service.backends[position].admin = AdminState::Drain;
+            format!("{name}: backend {endpoint} drains")
+        }
+    };
+    Ok((services, summary))
+}
+
+/// Adds a backend, or puts one that drains back to work.
+fn add_backend(service: &mut Service, backend: Backend) -> Result<String, ChangeError> {
+    let (name, endpoint) = (&service.name, backend.endpoint);
+    let refused = |reason: String| ChangeError::Refused(format!("service {name}: {reason}"));
+    check_backend(service.vip, service.mode, endpoint).map_err(|error| refused(error.to_string()))?;
+    match service.backends.iter_mut().find(|other| other.endpoint == endpoint) {
+        Some(other) if other.admin == AdminState::Drain => {
+            *other = backend;
+            Ok(format!("{name}: backend {endpoint} is ready again"))
+        }
+        Some(_) => Err(refused(format!("backend {endpoint} is there already"))),
+        None => {
+            service.backends.push(backend);
+            Ok(format!("{name}: backend {endpoint} added"))
+        }
+    }
+}
+
+/// The limiters of a service's own, or of all services.
+fn limits_of<'s>(services: &'s mut Services, owner: Option<&str>) -> Result<&'s mut Vec<Limit>, ChangeError> {
+    let Some(name) = owner else { return Ok(&mut services.limits) };
+    let unknown = no_service(services, name);
+    services.get_mut(name).map(|service| &mut service.limits).ok_or(unknown)
+}
+
+/// Adds a limiter, or puts it in the place of the one of its name.
+fn set_limit(services: &mut Services, owner: Option<&str>, limit: Limit) -> Result<String, ChangeError> {
+    let limits = limits_of(services, owner)?;
+    let words = format!("{}: limiter {}: {}", owner.unwrap_or("all services"), limit.name(), limit.policy());
+    let summary = match limits.iter_mut().find(|other| other.name() == limit.name()) {
+        Some(other) => {
+            let before = std::mem::replace(other, limit);
+            format!("{words} (was {})", before.policy())
+        }
+        None => {
+            limits.push(limit);
+            words
+        }
+    };
+    check_all_limits(services)?;
+    Ok(summary)
+}
+
+/// Checks by the rules of the configuration.
+fn check_all_limits(services: &Services) -> Result<(), ChangeError> {
+    let of_service = |service: &Service| {
+        let conflict = check_limits(service, &services.limits).into_iter().next()?;
+        Some(format!("service {}: {}", service.name, conflict.error))
+    };
+    let shared = check_shared_limits(&services.limits).into_iter().map(|conflict| conflict.error).next();
+    let conflict = shared.or_else(|| services.values().find_map(of_service));
+    conflict.map_or(Ok(()), |sentence| Err(ChangeError::Refused(sentence)))?;
+    let all = services.limiters().map(|(_, limit)| limit);
+    check_windows(all).map_err(|error| ChangeError::Refused(error.to_string()))
+}
+
+fn remove_limit(services: &mut Services, owner: Option<&str>, name: &str) -> Result<String, ChangeError> {
+    let limits = limits_of(services, owner)?;
+    let Some(position) = limits.iter().position(|limit| limit.name() == name) else {
+        let known: Vec<&str> = limits.iter().map(Limit::name).collect();
+        let there_are = if known.is_empty() {
+            "nor any other".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        let of = owner.map_or_else(|| "of all services".to_owned(), |owner| format!("of service {owner}"));
+        return Err(ChangeError::NotFound(format!("there is no limiter {name:?} {of}; {there_are}")));
+    };
+    limits.remove(position);
+    Ok(format!("{}: limiter {name} removed", owner.unwrap_or("all services")))
+}
+
+fn position(service: &Service, endpoint: Endpoint) -> Result<usize, ChangeError> {
+    let found = service.backends.iter().position(|backend| backend.endpoint == endpoint);
+    found.ok_or_else(|| {
+        let name = &service.name;
+        ChangeError::NotFound(format!(
+            "service {name} has no backend {endpoint}; see `lb backend list {name}`"
+        ))
+    })
+}
+
+pub(super) fn no_service(services: &Services, name: &str) -> ChangeError {
+    let known: Vec<&str> = services.keys().map(String::as_str).collect();
+    ChangeError::NotFound(match known.as_slice() {
+        [] => format!("there is no service {name:?}, nor any other"),
+        known => format!("there is no service {name:?}; there are: {}", known.join(", ")),
+    })
+}

@@ -1,0 +1,257 @@
+//! Where limiters stand: rows of the table, rows of counters, salts, and ranges of buckets.
+//!
+//! A limiter keeps its counters for as long as it has its name, and its buckets for as long as they mean the same: whatever
+//! is done to rate, burst and action. Else it gets another salt, under which nobody has a bucket yet, and its service other
+//! rows, so that no packet meets half of each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytemuck::Zeroable;
+use lb_common::answer;
+use lb_common::layout::{LimiterEntry, LimiterRows, VipKey};
+use lb_common::limiter::{Sets, WINDOW_RANGES};
+use lb_common::wire::Ipv6Address;
+
+use super::PlacementError;
+use super::ranges::{Range, Ranges};
+use crate::datapath::Capacity;
+use crate::model::{Action, Limit, LimiterKey, Policy, Scope, Service, Services, Shape, Unit};
+
+/// The longest kernel tick (`CONFIG_HZ=100`): a burst that covers two of them does with the coarse clock.
+const LONGEST_TICK_NS: u64 = 10_000_000;
+
+/// What makes the words of a limiter mean what they mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Meaning {
+    unit: Unit,
+    scope: Scope,
+    /// Of a window: whether it slides, and its length.
+    window: Option<(bool, Duration)>,
+    is_exact: bool,
+}
+
+impl Meaning {
+    fn of(limit: &Limit) -> Self {
+        let Policy { unit, scope, shape, .. } = *limit.policy();
+        let window = match shape {
+            Shape::Bucket { .. } => None,
+            Shape::Window { slides, length } => Some((slides, length)),
+        };
+        Self { unit, scope, window, is_exact: needs_exact_clock(limit) }
+    }
+}
+
+/// Whether the timer's ticks are too coarse for a limiter.
+pub fn needs_exact_clock(limit: &Limit) -> bool {
+    !limit.rule().covers(LONGEST_TICK_NS)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Placed {
+    meaning: Meaning,
+    salt: u32,
+    counters: Range,
+    /// Its range of buckets, if it has one of its own.
+    window: Option<Range>,
+}
+
+/// The rows of one service, and whose they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rows {
+    range: Range,
+    salts: Vec<u32>,
+}
+
+/// The place of every limiter.
+#[derive(Clone, Debug)]
+pub(super) struct Limiters {
+    bucket_sets: u32,
+    placed: BTreeMap<LimiterKey, Placed>,
+    rows: BTreeMap<String, Rows>,
+    next_salt: u32,
+    free_rows: Ranges,
+    free_counters: Ranges,
+    free_windows: Ranges,
+}
+
+#[derive(Default)]
+struct GivenUp {
+    rows: Vec<Range>,
+    counters: Vec<Range>,
+    windows: Vec<Range>,
+}
+
+impl Limiters {
+    pub(super) fn new(capacity: &Capacity) -> Self {
+        Self {
+            bucket_sets: capacity.bucket_sets,
+            placed: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            next_salt: 0,
+            free_rows: Ranges::new(capacity.limiters),
+            free_counters: Ranges::new(capacity.limiters),
+            free_windows: Ranges::new(WINDOW_RANGES),
+        }
+    }
+
+    /// The row in which a limiter counts.
+    pub(super) fn counters(&self, key: &LimiterKey) -> Option<u32> {
+        self.placed.get(key).map(|placed| placed.counters.start)
+    }
+
+    /// The row in which every limiter counts.
+    pub(super) fn all_counters(&self) -> impl Iterator<Item = (&LimiterKey, u32)> {
+        self.placed.iter().map(|(key, placed)| (key, placed.counters.start))
+    }
+
+    /// What the limiter's sources are hashed with.
+    pub(super) fn salt(&self, key: &LimiterKey) -> Option<u32> {
+        self.placed.get(key).map(|placed| placed.salt)
+    }
+
+    /// The limiters' places for `services`. What is given up is free in the placement after.
+    pub(super) fn next(&self, services: &Services) -> Result<Self, PlacementError> {
+        let mut next = self.clone();
+        let mut given_up = GivenUp::default();
+        let wanted: BTreeMap<LimiterKey, &Limit> = services.limiters().collect();
+        for (_, gone) in next.placed.extract_if(.., |key, _| !wanted.contains_key(key)) {
+            given_up.counters.push(gone.counters);
+            given_up.windows.extend(gone.window);
+        }
+        for (key, limit) in wanted {
+            next.place(key, Meaning::of(limit), &mut given_up)?;
+        }
+        let gone = next.rows.extract_if(.., |name, _| !services.contains_key(name));
+        given_up.rows.extend(gone.map(|(_, rows)| rows.range));
+        for service in services.values() {
+            next.place_rows(services, service, &mut given_up)?;
+        }
+        let Self { free_rows, free_counters, free_windows, .. } = &mut next;
+        given_up.rows.into_iter().for_each(|range| free_rows.give(range));
+        given_up.counters.into_iter().for_each(|range| free_counters.give(range));
+        given_up.windows.into_iter().for_each(|range| free_windows.give(range));
+        Ok(next)
+    }
+
+    fn place(
+        &mut self,
+        key: LimiterKey,
+        meaning: Meaning,
+        given_up: &mut GivenUp,
+    ) -> Result<(), PlacementError> {
+        let old = self.placed.get(&key).copied();
+        if old.is_some_and(|old| old.meaning == meaning) {
+            return Ok(());
+        }
+        let owner = key.service.as_deref().unwrap_or("*");
+        given_up.windows.extend(old.and_then(|old| old.window));
+        let counters = match old {
+            Some(old) => old.counters,
+            None => take(&mut self.free_counters, 1, owner, "limiters")?,
+        };
+        let window = match meaning.window {
+            Some(_) => Some(take(&mut self.free_windows, 1, owner, "window limiters")?),
+            None => None,
+        };
+        let salt = self.next_salt;
+        self.next_salt = (salt + 1) % answer::SALT;
+        self.placed.insert(key, Placed { meaning, salt, counters, window });
+        Ok(())
+    }
+
+    fn place_rows(
+        &mut self,
+        services: &Services,
+        service: &Service,
+        given_up: &mut GivenUp,
+    ) -> Result<(), PlacementError> {
+        let salts: Vec<u32> = services.limiters_met(service).filter_map(|(key, _)| self.salt(&key)).collect();
+        let old = self.rows.get(&service.name);
+        if old.map_or(&[][..], |old| &old.salts) == salts {
+            return Ok(());
+        }
+        given_up.rows.extend(old.map(|old| old.range).filter(|range| range.length > 0));
+        let range = match salts.len() as u32 {
+            0 => Range::default(),
+            length => take(&mut self.free_rows, length, &service.name, "limiters")?,
+        };
+        self.rows.insert(service.name.clone(), Rows { range, salts });
+        Ok(())
+    }
+
+    /// The rows of a service.
+    pub(super) fn rows(&self, service: &str) -> LimiterRows {
+        let range = self.rows.get(service).map(|rows| rows.range).unwrap_or_default();
+        LimiterRows { first: range.start, count: range.length }
+    }
+
+    /// What stands in the rows of a service.
+    pub(super) fn render<'l>(
+        &'l self,
+        services: &'l Services,
+        service: &'l Service,
+    ) -> impl Iterator<Item = (u32, LimiterEntry)> + 'l {
+        let is_ipv4 = service.vip.address.is_ipv4();
+        let entry = move |(key, limit)| self.entry(&key, limit, is_ipv4);
+        (self.rows(&service.name).first..).zip(services.limiters_met(service).filter_map(entry))
+    }
+
+    fn entry(&self, key: &LimiterKey, limit: &Limit, is_ipv4: bool) -> Option<LimiterEntry> {
+        let placed = self.placed.get(key)?;
+        let sets = match placed.window {
+            Some(range) => Sets::of_window(self.bucket_sets, range.start),
+            None if placed.meaning.is_exact => Sets::of_nanoseconds(self.bucket_sets),
+            None => Sets::of_ticks(self.bucket_sets),
+        };
+        let Policy { unit, scope, action, .. } = *limit.policy();
+        let unit = match unit {
+            Unit::Packets => 0,
+            Unit::Bits => LimiterEntry::BYTES,
+            Unit::NewConnections => LimiterEntry::NEW_CONNECTIONS,
+        };
+        let action = match action {
+            Action::Drop => LimiterEntry::DROP,
+            Action::Mark => LimiterEntry::MARK,
+            Action::Shadow => 0,
+        };
+        let clock = if placed.meaning.is_exact { LimiterEntry::EXACT_CLOCK } else { 0 };
+        Some(LimiterEntry {
+            rule: *limit.rule(),
+            mask: mask(scope, is_ipv4),
+            first_set: sets.first,
+            set_count: sets.count,
+            salt: placed.salt,
+            counters: placed.counters.start,
+            flags: unit | action | clock,
+            ..LimiterEntry::zeroed()
+        })
+    }
+}
+
+fn take(
+    ranges: &mut Ranges,
+    length: u32,
+    service: &str,
+    what: &'static str,
+) -> Result<Range, PlacementError> {
+    let capacity = ranges.capacity();
+    ranges.take(length).ok_or_else(|| PlacementError::Full { service: service.to_owned(), what, capacity })
+}
+
+/// The bits of a source's key that count; an IPv4 address stands in the last 32 of 128.
+fn mask(scope: Scope, is_ipv4: bool) -> [u64; 2] {
+    let length = match (scope, is_ipv4) {
+        (Scope::Service, _) => 0,
+        (Scope::Source, true) => 128,
+        (Scope::Source, false) => 64,
+        (Scope::Prefix { v4, .. }, true) => 96 + u32::from(v4),
+        (Scope::Prefix { v6, .. }, false) => u32::from(v6),
+    };
+    let bits = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+    let VipKey { high, low } = VipKey::v6(Ipv6Address::new(bits.to_be_bytes()));
+    [high, low]
+}
+
+#[cfg(test)]
+mod tests;
