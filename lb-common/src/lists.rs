@@ -4,13 +4,11 @@
 //! [`Features`] names: the daemon fills the other one, then changes that word. So no packet ever meets a list that is empty
 //! or half filled. A list is asked about packets for a VIP only.
 
-use crate::ip::IpHeader;
+use bytemuck::{Pod, Zeroable};
+
 use crate::layout::{Features, VipKey};
 use crate::packet::Packet;
-use crate::pipeline::Tables;
-use crate::wire::{Ipv4Header, Ipv6Header};
-
-use bytemuck::{Pod, Zeroable};
+use crate::pipeline::{Tables, source_of};
 
 /// What the lists say of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,17 +95,8 @@ impl Side {
 /// What the lists say of the sender of a packet whose IP header begins at `start` and was read before.
 #[inline(always)]
 pub fn listed<P: Packet, T: Tables>(packet: &P, tables: &T, start: usize, is_ipv6: bool) -> Listed {
-    if is_ipv6 {
-        source::<Ipv6Header, P, T>(packet, tables, start)
-    } else {
-        source::<Ipv4Header, P, T>(packet, tables, start)
-    }
-}
-
-#[inline(always)]
-fn source<H: IpHeader, P: Packet, T: Tables>(packet: &P, tables: &T, start: usize) -> Listed {
-    let Some(header) = packet.read::<H>(start) else { return Listed::No };
-    tables.listed(header.source_key())
+    let Some(source) = source_of(packet, start, is_ipv6) else { return Listed::No };
+    tables.listed(source)
 }
 
 #[cfg(test)]
