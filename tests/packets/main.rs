@@ -3,6 +3,7 @@
 //! The kernel's half needs root and is skipped without, and says so.
 
 mod fixtures;
+mod limits;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = fixtures.iter().cloned().map(on_host).collect();
     trials.extend(fixtures.into_iter().filter(Fixture::runs_in_kernel).map(in_kernel));
     trials.extend(laws());
+    trials.extend(limits::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         let passed = |count: &AtomicUsize| count.load(Ordering::Relaxed);

@@ -3,6 +3,7 @@
 mod flood;
 mod held;
 mod http;
+mod spoofed;
 mod steady;
 mod udp;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 pub use flood::{Flood, FloodReport, Running};
 pub use held::{Held, allow_many_files};
 pub use http::{KeepAlive, get, requests};
+pub use spoofed::{RunningSpoof, SpoofedFlood};
 pub use steady::{Plan, SteadyLoad};
 pub use udp::Asker;
 
