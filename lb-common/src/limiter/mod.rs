@@ -315,8 +315,8 @@ mod tests {
     /// Two sources share a bucket if set and tag agree: 2^7 sets and 2^16 tags make one pair in 2^23.
     #[test]
     fn sources_share_buckets_as_rarely_as_chance_has_it() {
-        let sources = 50_000_u64;
-        let expected = (sources * (sources - 1) / 2) as f64 / f64::from(1 << 23);
+        let sources = 50_000_u32;
+        let expected = f64::from(sources) * f64::from(sources - 1) / 2.0 / f64::from(1 << 23);
         let random = core::array::from_fn(|n| (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let key = HashKey::from_random(random);
         let sets = Sets { first: 0, count: 1 << 7 };
@@ -331,9 +331,9 @@ mod tests {
                 let hash = key.source(address(n), 7);
                 (sets.find(hash), hash as u16)
             };
-            let mut places: Vec<_> = (0..sources).map(place).collect();
+            let mut places: Vec<_> = (0..sources).map(|n| place(n.into())).collect();
             places.sort_unstable();
-            let shared = places.windows(2).filter(|pair| pair[0] == pair[1]).count() as f64;
+            let shared = places.windows(2).filter(|pair| pair[0] == pair[1]).map(|_| 1.0).sum::<f64>();
             // Five standard deviations of a Poisson distribution.
             assert!((shared - expected).abs() < 5.0 * expected.sqrt(), "{shared} pairs, {expected} expected");
         }

@@ -222,6 +222,6 @@ pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfa
     }
     let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
     // What the kernel says of its coarse clock is the length of its tick, and below a second.
-    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec as u32;
+    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.cast_unsigned() as u32;
     Settings { hash_key, bucket_sets, flow_sets, fragment_sets, tick_ns, interfaces: rows }
 }
