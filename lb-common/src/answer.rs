@@ -47,9 +47,24 @@ fn done(written: Option<()>, answer: AnswerReason) -> Refusal {
     }
 }
 
-/// Turns an echo request into its reply.
+/// Whether a packet is from one host and to one host: others are not answered (RFC 1122, section 3.2.2; RFC 4443,
+/// section 2.4 (e)).
+#[inline(always)]
+fn is_between_hosts<P: Packet>(packet: &P, link: &Link, is_ipv6: bool) -> bool {
+    let from_host = if is_ipv6 {
+        packet.read::<Ipv6Header>(link.length).is_some_and(|header| header.source.is_host())
+    } else {
+        packet.read::<Ipv4Header>(link.length).is_some_and(|header| header.source.is_host())
+    };
+    from_host && packet.read::<MacPair>(0).is_some_and(|macs| !macs.is_to_group())
+}
+
+/// Turns an echo request into its reply. One that must not be answered is the stack's, which knows that too.
 #[inline(always)]
 pub fn echo<P: Packet>(packet: &mut P, link: &Link, datagram: &Datagram) -> Refusal {
+    if !is_between_hosts(packet, link, datagram.is_ipv6) {
+        return PassReason::OtherProtocol.into();
+    }
     let written =
         if datagram.is_ipv6 { echo6(packet, link, datagram) } else { echo4(packet, link, datagram) };
     done(written.and_then(|()| turn_back(packet)), AnswerReason::Echo)
@@ -135,7 +150,7 @@ pub fn too_big<P: Packet, T: Tables>(packet: &mut P, tables: &T, room: u16) -> R
     }
 }
 
-/// Whether a sender may be told about its packet (RFC 1122, section 3.2.2; RFC 4443, section 2.4 (e)).
+/// Whether a sender may be told about its packet.
 #[inline(always)]
 fn may_be_told<P: Packet, T: Tables>(
     packet: &P,
@@ -144,17 +159,19 @@ fn may_be_told<P: Packet, T: Tables>(
     (datagram, fragment): &(Datagram, Fragment),
 ) -> bool {
     let about_error = matches!(Message::parse(packet, link, datagram), Ok(Some(Message::Error)) | Err(_));
+    let may =
+        !about_error && fragment.part != Part::Later && is_between_hosts(packet, link, datagram.is_ipv6);
     let source = source_of(packet, link.length, datagram.is_ipv6);
     // Of an IPv6 address the network; of a mapped IPv4 address all that it has.
     let source = source.map(|source| if datagram.is_ipv6 { source.high } else { source.low });
-    !about_error && fragment.part != Part::Later && source.is_some_and(|source| tables.affords(source))
+    may && source.is_some_and(|source| tables.affords(source))
 }
 
 #[inline(always)]
 fn too_big4<P: Packet, T: Tables>(packet: &mut P, tables: &T, link: &Link, room: u16) -> Option<()> {
     let old: Ipv4Header = packet.read(link.length)?;
     let parsed = old.any(packet, link.length, tables.hash_key()).ok()?;
-    if !old.source.is_host() || !may_be_told(packet, tables, link, &parsed) {
+    if !may_be_told(packet, tables, link, &parsed) {
         return None;
     }
     // A header of whatever length and eight bytes are the least; packets that do not fit are longer.
@@ -195,8 +212,7 @@ fn header_sum(header: &Ipv4Header) -> Sum {
 fn too_big6<P: Packet, T: Tables>(packet: &mut P, tables: &T, link: &Link, room: u16) -> Option<()> {
     let old: Ipv6Header = packet.read(link.length)?;
     let parsed = old.any(packet, link.length, tables.hash_key()).ok()?;
-    let from_host = !old.source.is_multicast() && !old.source.is_unspecified();
-    if !from_host || !may_be_told(packet, tables, link, &parsed) {
+    if !may_be_told(packet, tables, link, &parsed) {
         return None;
     }
     let quote = if parsed.0.length >= QUOTE6 { QUOTE6 } else { parsed.0.length };
@@ -269,8 +285,10 @@ fn arp_reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, link: &Link) -> O
         && request.protocol == ETHERTYPE_IPV4
         && request.lengths == ArpPacket::LENGTHS
         && request.operation == Be16::new(1);
-    // Somebody who announces the address as his own (RFC 5227, section 3) asks nothing.
-    if !of_ipv4 || request.sender == request.target {
+    // Somebody who announces the address as his own (RFC 5227, section 3) asks nothing. Who has none yet asks as 0.0.0.0.
+    let sender = ArpPacket::address(request.sender);
+    let by_somebody = sender.is_host() || sender.raw() == 0;
+    if !of_ipv4 || !by_somebody || request.sender == request.target {
         return None;
     }
     let target: Ipv4Address = ArpPacket::address(request.target);
@@ -278,8 +296,7 @@ fn arp_reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, link: &Link) -> O
         return None;
     }
     let mac = own_mac(packet, tables)?;
-    let asker = u64::from(ArpPacket::address(request.sender).word());
-    if !tables.affords(asker) {
+    if !tables.affords(u64::from(sender.word())) {
         return Some(PassReason::Unanswered.into());
     }
     let reply = ArpPacket {
@@ -340,6 +357,26 @@ pub const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 /// The MAC address of [`ALL_NODES`] (RFC 2464, section 7).
 pub const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
+/// Bytes of a neighbour solicitation without options.
+const SOLICITATION: usize = ICMP_LENGTH + size_of::<Ipv6Address>();
+/// Option 1, source link-layer address.
+const SOURCE_MAC: u16 = 1;
+
+/// Whether a solicitation's option has a length, and whether who has no address yet asks as he should (RFC 4861, section
+/// 7.1.1). Of several options, which nobody sends, the first is looked at.
+#[inline(always)]
+fn is_sound<P: Packet>(packet: &P, link: &Link, ip: &Ipv6Header, target: Ipv6Address) -> bool {
+    let option = if usize::from(ip.payload_length.get()) > SOLICITATION {
+        packet.read::<Be16>(link.length + IPV6_LENGTH + SOLICITATION).map_or(0, Be16::get)
+    } else {
+        // None, but one with a length.
+        1
+    };
+    let has_length = option & 0xff != 0;
+    let by_nobody = ip.destination == target.solicited_node() && option >> 8 != SOURCE_MAC;
+    has_length && (ip.source.is_host() || ip.source.is_unspecified() && by_nobody)
+}
+
 /// Answers a neighbour solicitation for an announced VIP (RFC 4861, section 7.2.4); `None` for any other packet.
 #[inline(always)]
 pub fn neighbor<P: Packet, T: Tables>(packet: &mut P, tables: &T, link: &Link) -> Option<Refusal> {
@@ -354,8 +391,9 @@ pub fn neighbor<P: Packet, T: Tables>(packet: &mut P, tables: &T, link: &Link) -
     let target: Ipv6Address = packet.read(link.length + IPV6_LENGTH + ICMP_LENGTH)?;
     let length = usize::from(ip.payload_length.get());
     if icmp.code != 0
-        || length < ICMP_LENGTH + size_of::<Ipv6Address>()
+        || length < SOLICITATION
         || !is_announced(tables, VipKey::v6(target))
+        || !is_sound(packet, link, &ip, target)
     {
         return None;
     }

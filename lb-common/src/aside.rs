@@ -1,7 +1,10 @@
-//! The way of a packet that is for no VIP: it may ask for one's MAC address, or be a reply of a backend of mode `nat`.
+//! The way of a packet that is for no VIP: it may ask for one's MAC address, or be a reply of a backend of mode `nat`, or an
+//! ICMP error of such a backend about what a client sent.
 
 use crate::answer;
+use crate::deliver::Payload;
 use crate::fragment::Piece;
+use crate::icmp::{Message, Quote};
 use crate::ip::{Datagram, Fragment, IpHeader, Part};
 use crate::layout::{Features, REPLIES, Region, ServiceKey};
 use crate::link::Link;
@@ -10,7 +13,7 @@ use crate::pipeline::{Found, Tables, find, refuse, sent};
 use crate::translate;
 use crate::transport::Segment;
 use crate::verdict::{AnswerReason, DropReason, PassReason, Refusal, Verdict};
-use crate::wire::{Be16, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Header, Ipv6Header, Ports};
+use crate::wire::{Be16, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Header, Ipv6Header};
 
 /// Answers or translates a packet that is for no VIP, or leaves it to the stack: it is not dropped, be it ever so wrong.
 #[inline(always)]
@@ -70,11 +73,11 @@ fn from_backend<P: Packet, T: Tables>(
     link: &Link,
     Found { region, datagram, fragment }: &Found,
 ) -> Result<u32, Refusal> {
-    let (index, ports) = match fragment.part {
+    let (index, payload) = match fragment.part {
         Part::Later => {
             let hash = datagram.fragments(tables.hash_key(), fragment.identification);
             match tables.recall_fragment(hash).map(Piece::from_word) {
-                Some(Piece::ToClient(index)) => (index, None),
+                Some(Piece::ToClient(index)) => (index, Payload::LaterPiece),
                 _ => return Err(PassReason::NotForVip.into()),
             }
         }
@@ -88,10 +91,12 @@ fn from_backend<P: Packet, T: Tables>(
     // What is for the host itself, such as the answer to a health check, stays as it is.
     let routed = routed(packet, link, datagram).ok_or(PassReason::NotForVip)?;
     let onward = packet.route(&routed);
-    if onward == Onward::Nowhere {
+    // Nor does what the host has to tell the backend that it is too big: the backend knows no flow from the VIP.
+    let may_fragment = datagram.outer_fragment == Be16::new(0);
+    if onward == Onward::Nowhere || onward == Onward::TooBig && !may_fragment {
         return Err(PassReason::NotForVip.into());
     }
-    translate::to_client(packet, link.length, datagram, ports, service).ok_or(DropReason::Inconsistent)?;
+    translate::to_client(packet, link.length, datagram, payload, service).ok_or(DropReason::Inconsistent)?;
     if fragment.part == Part::First {
         tables.remember_fragment(
             datagram.fragments(tables.hash_key(), fragment.identification),
@@ -105,7 +110,7 @@ fn from_backend<P: Packet, T: Tables>(
     Ok(hop.interface)
 }
 
-/// Where the translation of a reply stands, and its ports.
+/// Where the translation of a reply stands, and what it carries: a segment, or an ICMP error about a packet of the client's.
 #[inline(always)]
 fn reply<P: Packet, T: Tables>(
     packet: &P,
@@ -114,14 +119,25 @@ fn reply<P: Packet, T: Tables>(
     region: Region,
     datagram: &Datagram,
     fragment: &Fragment,
-) -> Option<(u32, Option<Ports>)> {
-    let segment = Segment::parse(packet, link.length, datagram, fragment.part == Part::Whole).ok()?;
-    let key = ServiceKey::new(datagram.protocol, segment.ports.source());
+) -> Option<(u32, Payload)> {
+    let whole = fragment.part == Part::Whole;
+    let message = if whole { Message::parse(packet, link, datagram).ok()? } else { None };
+    let (payload, key) = if message == Some(Message::Error) {
+        let quote = Quote::parse(packet, link, datagram, tables.hash_key()).ok()?;
+        // It quotes a packet between the same two.
+        if quote.addresses != datagram.addresses {
+            return None;
+        }
+        (Payload::Error(quote), ServiceKey::new(quote.protocol, quote.ports.source()))
+    } else {
+        let ports = Segment::parse(packet, link.length, datagram, whole).ok()?.ports;
+        (Payload::Segment(ports), ServiceKey::new(datagram.protocol, ports.source()))
+    };
     let index = region.index(key);
     let index = if tables.service(index)?.key == key { index } else { region.wildcard(key) };
     let entry = tables.service(index)?;
     let same = entry.key == key || entry.key == key.any_port();
-    same.then_some((index, Some(segment.ports)))
+    same.then_some((index, payload))
 }
 
 /// The hops that a packet may still make: who routes it takes one (RFC 1812, section 5.3.1).

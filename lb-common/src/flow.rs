@@ -277,18 +277,33 @@ pub enum Stored {
 /// Writes an entry for a hash that was not found.
 #[inline(always)]
 pub fn store<S: FlowSet>(set: &S, hash: u64, entry: Entry, index: u32) -> Stored {
-    let now = entry.seen();
-    let claim = Entry::new(hash, Stage::Claimed, entry.backend(), now).0;
     for _ in 0..ATTEMPTS {
-        let (way, old) = cheapest(set, now);
-        if Entry(old).worth(now) != Entry::PRICELESS && set.exchange(way, old, claim) {
-            set.set_detail(way, Detail::new(hash, index).0);
-            // The claim is ours alone, so this cannot fail; an exchange because it orders the two stores.
-            set.exchange(way, claim, entry.0);
+        let (way, old) = cheapest(set, entry.seen());
+        let is_free = Entry(old).worth(entry.seen()) != Entry::PRICELESS;
+        if is_free && write(set, way, old, hash, entry, index) {
             return if old == 0 { Stored::Added } else { Stored::Evicted };
         }
     }
     Stored::Contended
+}
+
+/// Writes an entry in the place of one that was found for its hash; says whether no other CPU was faster.
+#[inline(always)]
+pub fn replace<S: FlowSet>(set: &S, found: &Found, hash: u64, entry: Entry, index: u32) -> bool {
+    write(set, found.way, found.entry.0, hash, entry, index)
+}
+
+/// Writes both words of a way if the first is still `old`.
+#[inline(always)]
+fn write<S: FlowSet>(set: &S, way: usize, old: u64, hash: u64, entry: Entry, index: u32) -> bool {
+    let claim = Entry::new(hash, Stage::Claimed, entry.backend(), entry.seen()).0;
+    if !set.exchange(way, old, claim) {
+        return false;
+    }
+    set.set_detail(way, Detail::new(hash, index).0);
+    // The claim is ours alone, so this cannot fail; an exchange because it orders the two stores.
+    set.exchange(way, claim, entry.0);
+    true
 }
 
 /// The way that can be given up with the least regret, and its first word.

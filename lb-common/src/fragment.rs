@@ -3,7 +3,7 @@
 //! The table has the shape of the flow table, see [`crate::flow`]. A first fragment that never came, came later than its
 //! followers or was not forwarded leaves them without a way: they are counted.
 
-use crate::flow::{Entry, Stage, Tick, recall as find, store};
+use crate::flow::{Entry, Stage, Tick, recall as find, replace, store};
 use crate::pipeline::{Tables, tick};
 use crate::slot::BackendId;
 
@@ -44,8 +44,15 @@ impl Piece {
 pub fn remember<T: Tables>(tables: &T, hash: u64, piece: u32) {
     let Some(set) = tables.fragments(hash) else { return };
     let entry = Entry::new(hash, Stage::Confirmed, BackendId::FIRST, tick(tables));
-    // A first fragment that is sent twice takes two places; the one before it will age.
-    store(&set, hash, entry, piece);
+    match find(&set, hash) {
+        // Sent twice, or a new packet: senders begin their 16 bits of identification anew within seconds.
+        Some(found) => {
+            replace(&set, &found, hash, entry, piece);
+        }
+        None => {
+            store(&set, hash, entry, piece);
+        }
+    }
 }
 
 /// The word that was remembered for the fragments' hash within 30 seconds.

@@ -12,6 +12,7 @@ pub struct Frame<'a> {
     start: usize,
     end: usize,
     ingress: u32,
+    routes: fn(&Routed) -> Onward,
 }
 
 impl<'a> Frame<'a> {
@@ -19,7 +20,14 @@ impl<'a> Frame<'a> {
     pub fn new(buffer: &'a mut [u8], headroom: usize, ingress: u32) -> Self {
         let start = headroom.min(buffer.len());
         let end = buffer.len();
-        Self { buffer, start, end, ingress }
+        // A frame in memory is on no host.
+        Self { buffer, start, end, ingress, routes: |_| Onward::Nowhere }
+    }
+
+    /// The same frame on a host with routes.
+    #[must_use]
+    pub fn with_routes(self, routes: fn(&Routed) -> Onward) -> Self {
+        Self { routes, ..self }
     }
 
     /// The frame's bytes as they are now.
@@ -80,8 +88,7 @@ impl Packet for Frame<'_> {
         self.ingress
     }
 
-    fn route(&self, _packet: &Routed) -> Onward {
-        // A frame in memory is on no host.
-        Onward::Nowhere
+    fn route(&self, packet: &Routed) -> Onward {
+        (self.routes)(packet)
     }
 }

@@ -35,10 +35,26 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// The hash that all fragments of this packet have in common.
+    /// The hash that all fragments of this packet have in common. The protocol is a part of it in IPv4 (RFC 791, section 3.2);
+    /// in IPv6 a later fragment does not know what stands behind the extension headers of the first (RFC 8200, section 4.5).
     #[inline(always)]
     pub fn fragments(&self, key: &HashKey, identification: usize) -> u64 {
-        key.fragments(self.addresses, identification, self.protocol)
+        let protocol = if self.is_ipv6 { protocol::IPV6_FRAGMENT } else { self.protocol };
+        key.fragments(self.addresses, identification, protocol)
+    }
+
+    /// Whether TCP or UDP may follow, as far as a later fragment can tell.
+    #[inline(always)]
+    pub const fn may_have_ports(&self) -> bool {
+        matches!(
+            self.protocol,
+            protocol::TCP
+                | protocol::UDP
+                | protocol::IPV6_HOP_BY_HOP
+                | protocol::IPV6_ROUTING
+                | protocol::IPV6_DESTINATION
+                | protocol::AUTHENTICATION
+        )
     }
 
     /// The protocol number by which a tunnel announces this packet (RFC 2003, RFC 4213).
@@ -83,8 +99,20 @@ impl Fragment {
     }
 }
 
+/// How long an IP packet and its header are, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The header, without IPv6's extensions.
+    pub header: usize,
+    /// Header and payload.
+    pub length: usize,
+}
+
 /// An IP header of either family.
 pub trait IpHeader: AnyBitPattern {
+    /// Checks the version and the lengths of a packet for which there are `room` bytes.
+    fn extent(&self, room: usize) -> Result<Extent, DropReason>;
+
     /// The address that the packet is for, to be looked up among the VIPs.
     fn destination_key(&self) -> VipKey;
 
@@ -126,6 +154,21 @@ impl Ipv4Header {
 
 impl IpHeader for Ipv4Header {
     #[inline(always)]
+    fn extent(&self, room: usize) -> Result<Extent, DropReason> {
+        // RFC 791, section 3.1: version 4 and at least five words of header.
+        let header = usize::from(self.version_ihl & 0x0f) * 4;
+        if self.version_ihl >> 4 != 4 || header < IPV4_LENGTH {
+            return Err(DropReason::IpHeader);
+        }
+        let length = usize::from(self.total_length.get());
+        if length < header || length > room {
+            Err(DropReason::IpLength)
+        } else {
+            Ok(Extent { header, length })
+        }
+    }
+
+    #[inline(always)]
     fn destination_key(&self) -> VipKey {
         VipKey::v4(self.destination)
     }
@@ -155,15 +198,8 @@ impl IpHeader for Ipv4Header {
         start: usize,
         key: &HashKey,
     ) -> Result<(Datagram, Fragment), DropReason> {
-        // RFC 791, section 3.1: version 4 and at least five words of header.
-        let header = usize::from(self.version_ihl & 0x0f) * 4;
-        if self.version_ihl >> 4 != 4 || header < IPV4_LENGTH {
-            return Err(DropReason::IpHeader);
-        }
+        let Extent { header, .. } = self.extent(packet.length().wrapping_sub(start))?;
         let datagram = self.datagram(header, key);
-        if datagram.length < header || start + datagram.length > packet.length() {
-            return Err(DropReason::IpLength);
-        }
         let offset = usize::from(self.fragment.get() & IPV4_OFFSET) * 8;
         let more = self.fragment.and(IPV4_MF) != Be16::new(0);
         let fragment = Fragment::new(usize::from(self.identification.get()), offset, more);
@@ -190,10 +226,16 @@ impl Ipv6Header {
             length: IPV6_LENGTH + usize::from(self.payload_length.get()),
             header,
             protocol,
-            tos: (self.version_class_flow.get() >> 20) as u8,
+            tos: self.tos(),
             outer_fragment: IPV4_DF,
             outer_identification: Be16::new(0),
         }
+    }
+
+    /// Its traffic class: DSCP and ECN.
+    #[inline(always)]
+    pub fn tos(&self) -> u8 {
+        (self.version_class_flow.get() >> 20) as u8
     }
 
     #[inline(always)]
@@ -203,6 +245,15 @@ impl Ipv6Header {
 }
 
 impl IpHeader for Ipv6Header {
+    #[inline(always)]
+    fn extent(&self, room: usize) -> Result<Extent, DropReason> {
+        if !self.is_version_6() {
+            return Err(DropReason::IpHeader);
+        }
+        let length = IPV6_LENGTH + usize::from(self.payload_length.get());
+        if length > room { Err(DropReason::IpLength) } else { Ok(Extent { header: IPV6_LENGTH, length }) }
+    }
+
     #[inline(always)]
     fn destination_key(&self) -> VipKey {
         VipKey::v6(self.destination)
@@ -233,13 +284,7 @@ impl IpHeader for Ipv6Header {
         start: usize,
         key: &HashKey,
     ) -> Result<(Datagram, Fragment), DropReason> {
-        if !self.is_version_6() {
-            return Err(DropReason::IpHeader);
-        }
-        let length = IPV6_LENGTH + usize::from(self.payload_length.get());
-        if start + length > packet.length() {
-            return Err(DropReason::IpLength);
-        }
+        let Extent { length, .. } = self.extent(packet.length().wrapping_sub(start))?;
         let extensions = packet.extensions(start, self.next_header).ok_or(DropReason::ExtensionHeader)?;
         let (header, protocol, fragment) =
             (extensions.header(), extensions.protocol(), extensions.fragment());
@@ -253,6 +298,8 @@ impl IpHeader for Ipv6Header {
 
 /// Extension headers that are walked through. A packet with more is dropped: nobody sends it for a good reason.
 const EXTENSIONS: usize = 8;
+/// Where they begin at the latest, in a frame: quoted ones stand behind others.
+const FURTHEST: usize = 0xfff;
 
 /// What stands behind an IPv6 header's extension headers, in one word.
 ///
@@ -303,13 +350,17 @@ impl Extensions {
     }
 
     /// Walks through the extension headers (RFC 8200, section 4) of the packet whose IP header begins at `start`; `None` if
-    /// one is cut off, or there are too many.
+    /// one is cut off, or there are too many, or they begin too late.
     ///
     /// Behind the fragment header of a later fragment there are no headers but pieces of them.
     #[inline(always)]
     pub fn walk<P: Packet>(packet: &P, start: usize, next: u8) -> Option<Self> {
+        if start > FURTHEST {
+            return None;
+        }
         let (mut header, mut next, mut seen) = (IPV6_LENGTH, next, 0);
-        for _ in 0..EXTENSIONS {
+        // One round more, to see what follows the last of them.
+        for _ in 0..=EXTENSIONS {
             match next {
                 protocol::IPV6_FRAGMENT => {
                     let fragment: FragmentHeader = packet.read(start + header)?;

@@ -39,6 +39,20 @@ impl VipKey {
         Self { high, low }
     }
 
+    /// The address's bytes, in words as they lie in memory.
+    #[inline(always)]
+    pub const fn words(self) -> AddressWords {
+        let (high, low) = (self.high.to_le(), self.low.to_le());
+        [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32]
+    }
+
+    /// The address as the key of a trie.
+    #[inline(always)]
+    pub const fn trie_words(self) -> TrieWords {
+        let [first, second, third, fourth] = self.words();
+        [0, first, second, third, fourth]
+    }
+
     /// The set of [`VIP_SETS`] in which this address is looked for.
     ///
     /// Only the operator chooses what is stored, so the hash needs no key.
@@ -49,6 +63,16 @@ impl VipKey {
         (mixed >> (64 - VIP_SETS.trailing_zeros())) as u32
     }
 }
+
+/// The 16 bytes of an IPv6 address, or of an IPv4 address mapped into IPv6: the key of a kernel map.
+pub type AddressWords = [u32; 4];
+
+/// An address as the key of a trie: a word of zeros, then [`AddressWords`]. The kernel puts a prefix length of four bytes in
+/// front, and the stack has to have its 64-bit words aligned.
+pub type TrieWords = [u32; 5];
+
+/// Bits of [`TrieWords`] before the address, which count as part of every prefix.
+pub const TRIE_OFFSET: u32 = 32;
 
 /// Sets of the VIP directory: a power of two.
 pub const VIP_SETS: u32 = 4096;
@@ -481,8 +505,10 @@ pub const ASIDE: u32 = 1;
 /// Four buckets: see [`crate::limiter`].
 pub type BucketWords = [u64; crate::limiter::WAYS];
 
-/// Interfaces that one daemon can attach to: rows of reason counters.
+/// Rows of reason counters. The first is for packets from interfaces that have none.
 pub const MAX_INTERFACES: usize = 16;
+/// Interfaces that one daemon can attach to, each with a row of its own.
+pub const MAX_ATTACHED: usize = MAX_INTERFACES - 1;
 
 /// What the daemon fixes when it loads the program: read-only data, so that the verifier sees constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -501,6 +527,23 @@ pub struct Settings {
     /// Index of each attached interface; its place is its row of reason counters. Zero is vacant.
     pub interfaces: [u32; MAX_INTERFACES],
 }
+
+/// What `lb decap` fixes when it loads its program: read-only data, as [`Settings`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct DecapSettings {
+    /// UDP port of GUE tunnels.
+    pub gue_port: Be16,
+    /// Zero.
+    pub reserved: u16,
+    /// As [`Settings::interfaces`].
+    pub interfaces: [u32; MAX_INTERFACES],
+}
+
+/// Addresses of one host at which tunnels may end.
+pub const MAX_ENDPOINTS: usize = 4096;
+/// Prefixes whose tunnel packets one host takes.
+pub const MAX_SENDERS: usize = 1024;
 
 // The verifier and mmap see these shapes: words of eight bytes, no hidden padding (`Pod` proves that), whole cache lines.
 const _: () = assert!(size_of::<VipSet>() == 96 && size_of::<ServiceEntry>() == 64);

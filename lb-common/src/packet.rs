@@ -87,8 +87,10 @@ pub enum RoutedAddresses {
 pub enum Onward {
     /// It can be sent at once.
     Hop(Hop),
-    /// The host would forward it, but has to find a MAC address first, or to say that it is too big.
+    /// The host would forward it, but has to find a MAC address first.
     Host,
+    /// It is too big for the host's way: the host fragments it, or tells its sender.
+    TooBig,
     /// It is for the host itself, or has no way.
     Nowhere,
 }

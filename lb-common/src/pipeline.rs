@@ -30,8 +30,7 @@ use crate::slot::{BackendId, Slot};
 use crate::transport::{Segment, is_quic_initial};
 use crate::verdict::{DropReason, PassReason, Refusal, Verdict};
 use crate::wire::{
-    Be16, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Header, Ipv6Header, MACS_LENGTH, UDP_LENGTH,
-    protocol,
+    Be16, ETHERNET_LENGTH, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4Header, Ipv6Header, MACS_LENGTH, protocol,
 };
 
 /// A clock of the kernel. All count nanoseconds, monotonically, from moments of their own.
@@ -417,7 +416,7 @@ fn load<'d>(link: &'d Link, datagram: &'d Datagram, payload: Payload) -> Load<'d
 #[inline(always)]
 fn opens<P: Packet>(packet: &P, service: &ServiceEntry, load: &Load<'_>, segment: Segment) -> bool {
     let is_quic = service.flags & QUIC != 0 && load.datagram.protocol == protocol::UDP;
-    segment.opens || is_quic && is_quic_initial(packet, load.link.length + load.datagram.header + UDP_LENGTH)
+    segment.opens || is_quic && is_quic_initial(packet, load.link.length, load.datagram)
 }
 
 /// Whether the service has backends for the packet.
@@ -577,7 +576,13 @@ fn follow<P: Packet, T: Tables>(
     }
     let hash = datagram.fragments(tables.hash_key(), fragment.identification);
     let Some(Piece::ToBackend(row)) = tables.recall_fragment(hash).map(Piece::from_word) else {
-        return Err(DropReason::FragmentUnknown.into());
+        let unknown = datagram.may_have_ports();
+        return Err(if unknown {
+            DropReason::FragmentUnknown.into()
+        } else {
+            // Its first fragment is the stack's too.
+            PassReason::OtherProtocol.into()
+        });
     };
     let backend = tables.backend(row).ok_or(DropReason::Inconsistent)?;
     let load = Load {

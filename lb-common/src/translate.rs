@@ -55,17 +55,22 @@ fn rewrite<P: Packet>(packet: &mut P, load: &Load<'_>, own: Address, port: Be16)
             replace_ports(packet, start, datagram, change, ports, Ports::new(ports.source(), port))
         }
         Payload::LaterPiece => Some(()),
-        Payload::Error(quote) => error(packet, load, &quote, change, own, port),
+        Payload::Error(quote) => {
+            let port = if port == Be16::new(0) { quote.ports.destination() } else { port.get() };
+            // The quoted packet went the other way.
+            let ports = Ports::new(port, quote.ports.source());
+            requote(packet, start, datagram, &quote, change, End { side: Side::Source, address: own, ports })
+        }
     }
 }
 
-/// Makes a reply come from the VIP again.
+/// Makes a reply come from the VIP again, and an ICMP error quote what the client had sent.
 #[inline(always)]
 pub fn to_client<P: Packet>(
     packet: &mut P,
     start: usize,
     datagram: &Datagram,
-    ports: Option<Ports>,
+    payload: Payload,
     service: &ServiceEntry,
 ) -> Option<()> {
     let vip = if datagram.is_ipv6 {
@@ -74,9 +79,25 @@ pub fn to_client<P: Packet>(
         Address::V4(bytemuck::cast(service.vip[0]))
     };
     let change = replace_address(packet, start, Side::Source, vip)?;
-    let Some(ports) = ports else { return Some(()) };
-    let port = if service.vip_port == 0 { ports.source() } else { service.vip_port };
-    replace_ports(packet, start, datagram, change, ports, Ports::new(port, ports.destination()))
+    let port = |own| if service.vip_port == 0 { own } else { service.vip_port };
+    match payload {
+        Payload::Segment(ports) | Payload::FirstPiece(ports) => {
+            let new = Ports::new(port(ports.source()), ports.destination());
+            replace_ports(packet, start, datagram, change, ports, new)
+        }
+        Payload::LaterPiece => Some(()),
+        Payload::Error(quote) => {
+            let ports = Ports::new(quote.ports.destination(), port(quote.ports.source()));
+            requote(
+                packet,
+                start,
+                datagram,
+                &quote,
+                change,
+                End { side: Side::Destination, address: vip, ports },
+            )
+        }
+    }
 }
 
 /// Puts an address into the IP header at `start`, and amends that header's checksum. What the sums beside it change by.
@@ -131,27 +152,32 @@ fn replace_ports<P: Packet>(
     packet.write(transport + UDP_CHECKSUM, change.amend_udp(checksum))
 }
 
-/// Makes an ICMP error, which quotes a packet from the VIP, quote the backend's own packet.
+/// What a quoted packet gets: the address of one of its ends, and both ports.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    side: Side,
+    address: Address,
+    ports: Ports,
+}
+
+/// Makes an ICMP error quote the packet as its sender knows it. `outside` is what the error's own header changed by.
 ///
 /// The quoted transport checksum is left alone: it may not be there, and nobody checks it.
 #[inline(always)]
-fn error<P: Packet>(
+fn requote<P: Packet>(
     packet: &mut P,
-    load: &Load<'_>,
+    start: usize,
+    datagram: &Datagram,
     quote: &Quote,
     outside: Sum,
-    own: Address,
-    port: Be16,
+    end: End,
 ) -> Option<()> {
-    let message = load.link.length + load.datagram.header;
+    let message = start + datagram.header;
     let quoted = message + ICMP_LENGTH;
-    let inside = replace_address(packet, quoted, Side::Source, own)?;
-    let port = if port == Be16::new(0) { quote.ports.destination() } else { port.get() };
-    // The quoted packet went the other way.
-    let (old, new) = (quote.ports.reversed(), Ports::new(port, quote.ports.source()));
-    packet.write(quoted + quote.header, new)?;
-    let ports = Sum::default().remove_u32(old.raw()).add_u32(new.raw());
+    let inside = replace_address(packet, quoted, end.side, end.address)?;
+    packet.write(quoted + quote.header, end.ports)?;
+    let ports = Sum::default().remove_u32(quote.ports.reversed().raw()).add_u32(end.ports.raw());
     // IPv4: the quoted header's own checksum makes up for its address. IPv6: it has none, and the pseudo header counts.
-    let change = if load.datagram.is_ipv6 { ports.add_sum(inside).add_sum(outside) } else { ports };
+    let change = if datagram.is_ipv6 { ports.add_sum(inside).add_sum(outside) } else { ports };
     amend(packet, message + ICMP_CHECKSUM, change)
 }

@@ -59,12 +59,21 @@ impl Segment {
     }
 }
 
-/// Whether the UDP payload at `at` begins with a QUIC Initial packet, by which clients open connections.
+/// Bytes of a QUIC packet that tell what it is: its first, and its version.
+const QUIC_START: usize = 5;
+
+/// Whether a UDP datagram begins with a QUIC Initial packet, by which clients open connections. Its IP header begins at
+/// `start`.
 ///
 /// A long header's first bits are 11; the kind in the next two is 0 in version 1 (RFC 9000, section 17.2.2) and 1 in
 /// version 2 (RFC 9369, section 3.2).
 #[inline(always)]
-pub fn is_quic_initial<P: Packet>(packet: &P, at: usize) -> bool {
+pub fn is_quic_initial<P: Packet>(packet: &P, start: usize, datagram: &Datagram) -> bool {
+    let at = datagram.header + UDP_LENGTH;
+    if datagram.length < at + QUIC_START {
+        return false;
+    }
+    let at = start + at;
     let (Some(first), Some(version)) = (packet.read::<u8>(at), packet.read::<Be32>(at + 1)) else {
         return false;
     };

@@ -53,6 +53,7 @@ impl PassReason {
 /// Counters per interface: reasons of all kinds, with room for more.
 pub const REASON_COUNTERS: u32 = 96;
 
+/// An enum of reasons, each with its metric label and its sentence, counted from `$first` on.
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident from $first:literal { $($variant:ident $label:literal $meaning:literal)* }) => {
         $(#[$doc])*
@@ -66,7 +67,7 @@ macro_rules! reasons {
             /// Every reason, in the order of its counter.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// Index of its counter within an interface's [`REASON_COUNTERS`].
+            /// Index of its counter within an interface's [`REASON_COUNTERS`](crate::verdict::REASON_COUNTERS).
             #[inline(always)]
             pub const fn counter(self) -> u32 {
                 self as u32 + $first
@@ -84,6 +85,8 @@ macro_rules! reasons {
         }
     };
 }
+
+pub(crate) use reasons;
 
 reasons! {
     /// Why a packet goes up the stack untouched.

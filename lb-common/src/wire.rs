@@ -117,11 +117,12 @@ impl Ipv4Address {
         Self(self.0 | bits & mask.raw())
     }
 
-    /// Whether one host has it: neither multicast (RFC 1112) nor broadcast nor "this network" (RFC 1122, section 3.2.1.3).
+    /// Whether one host on the network has it: neither multicast (RFC 1112) nor broadcast, "this network" or loopback
+    /// (RFC 1122, section 3.2.1.3).
     #[inline(always)]
     pub const fn is_host(self) -> bool {
         let first = u32::from_be(self.0) >> 24;
-        first != 0 && first < 224
+        first != 0 && first != 127 && first < 224
     }
 }
 
@@ -156,10 +157,21 @@ impl Ipv6Address {
         Self([self.0[0], self.0[1] | u64::from_le(low)])
     }
 
-    /// Whether it is a multicast address (RFC 4291, section 2.7).
+    /// Whether one host on the network has it: it is neither multicast nor unspecified nor loopback (RFC 4291, sections 2.7,
+    /// 2.5.2 and 2.5.3).
     #[inline(always)]
-    pub const fn is_multicast(self) -> bool {
-        self.words()[0] as u8 == 0xff
+    pub const fn is_host(self) -> bool {
+        let [high, low] = self.words();
+        high as u8 != 0xff && (high != 0 || low & !(1 << 56) != 0)
+    }
+
+    /// The group in which a neighbour with this address is asked for (RFC 4291, section 2.7.1).
+    #[inline(always)]
+    #[must_use]
+    pub const fn solicited_node(self) -> Self {
+        // ff02::1:ff00:0 and the last three bytes.
+        let low = self.words()[1] & 0xffff_ff00_0000_0000 | 0xff_0100_0000;
+        Self([0x02ff_u64.to_le(), low.to_le()])
     }
 
     /// Whether it is the unspecified address (RFC 4291, section 2.5.2).
@@ -246,6 +258,12 @@ impl MacPair {
         let [a, b, c] = self.0;
         let ((d0, d1), (d2, s0), (s1, s2)) = (split(a), split(b), split(c));
         Self([join(s0, s1), join(s2, d0), join(d1, d2)])
+    }
+
+    /// Whether the receiver is a group of stations, or all (IEEE 802, section 8.2).
+    #[inline(always)]
+    pub const fn is_to_group(self) -> bool {
+        u32::from_le(self.0[0]) & 1 != 0
     }
 
     /// The sender.

@@ -7,6 +7,7 @@
 
 mod packet;
 mod panic;
+mod settings;
 mod tables;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};

@@ -172,7 +172,8 @@ impl Packet for XdpPacket {
                 interface: words[2],
                 macs: MacPair::from_words([words[13], words[14], words[15]]).reversed(),
             }),
-            Ok(BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED) => Onward::Host,
+            Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Onward::Host,
+            Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Onward::TooBig,
             _ => Onward::Nowhere,
         }
     }
@@ -190,9 +191,7 @@ pub(crate) extern "C" fn link(context: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn extensions(context: *mut xdp_md, start: u32, next: u32) -> u64 {
-    // Bounds that the verifier sees.
-    let start = (start & 0xfff) as usize;
-    let walked = Extensions::walk(&XdpPacket::new(XdpContext::new(context)), start, next as u8);
+    let walked = Extensions::walk(&XdpPacket::new(XdpContext::new(context)), start as usize, next as u8);
     walked.map_or(u64::MAX, Extensions::word)
 }
 
@@ -235,8 +234,8 @@ static SCRATCH: PerCpuArray<[u32; WORDS], 1> = PerCpuArray::new();
 
 /// Bytes that are summed up at once, a power of two: the most that `bpf_csum_diff` takes on older kernels.
 const CHUNK: u32 = (WORDS * size_of::<u32>()) as u32;
-/// Chunks that are summed up at most: 10 240 bytes, more than a jumbo frame. The verifier follows each.
-const CHUNKS: usize = 20;
+/// Chunks that are summed up at most: as many as the longest packet has. The verifier follows each.
+const CHUNKS: usize = (1 << 16) / CHUNK as usize;
 
 /// The sum of a frame's bytes, folded once; negative beyond its end. Rare and long: a function of its own.
 #[unsafe(no_mangle)]

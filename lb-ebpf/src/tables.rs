@@ -3,9 +3,8 @@
 //! The daemon changes arrays through a mapping while the program reads them, word by word with aligned 64-bit stores. The
 //! pipeline reads each word that publishes something once, so it acts on the old value or the new one, never on a mixture.
 
-use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
-use core::ptr::{addr_of, read_volatile, write_volatile};
+use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
@@ -21,7 +20,8 @@ use lb_common::layout::{
 use lb_common::limiter::{self, Asker, BucketSet, LimiterEvent, Ruling, WAYS};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
 use lb_common::slot::{BackendId, Slot};
-use lb_common::verdict::REASON_COUNTERS;
+
+use crate::settings::{count_reason, loaded, row_of};
 
 /// `BPF_F_MMAPABLE` of `include/uapi/linux/bpf.h`.
 const MMAPABLE: usize = 1 << 10;
@@ -55,8 +55,6 @@ static WITHHELD: PerCpuArray<Withheld, 1> = PerCpuArray::new();
 static LIMITER_COUNTS: PerCpuArray<LimiterCounts, 1> = PerCpuArray::new();
 #[btf_map]
 static FLOW_COUNTS: PerCpuArray<FlowCounts, 1> = PerCpuArray::new();
-#[btf_map]
-static REASONS: PerCpuArray<u64, { MAX_INTERFACES * REASON_COUNTERS as usize }> = PerCpuArray::new();
 
 /// Replaced by the daemon at load.
 #[unsafe(no_mangle)]
@@ -87,7 +85,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn interface(&self, ingress: u32) -> Option<InterfaceEntry> {
-        INTERFACES.get(row_of(ingress)).copied()
+        INTERFACES.get(row_of(&settings().interfaces, ingress)).copied()
     }
 
     #[inline(always)]
@@ -222,10 +220,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn count_reason(&self, ingress: u32, counter: u32) {
-        if let Some(count) = REASONS.get_ptr_mut(row_of(ingress) * REASON_COUNTERS + counter) {
-            // SAFETY: as in `count_forwarded`.
-            unsafe { *count += 1 };
-        }
+        count_reason(&settings().interfaces, ingress, counter);
     }
 }
 
@@ -273,31 +268,7 @@ pub(crate) extern "C" fn affords(source: u64) -> u32 {
 
 #[inline(always)]
 fn settings() -> &'static Settings {
-    let settings: *const Settings;
-    // SAFETY: a move, which hides the address from the optimiser: it would fold the zeros that the daemon replaces at load.
-    // An instruction of its own, since the lines of no instruction may coincide with others', which the kernel refuses.
-    unsafe {
-        asm!("{0} = {1}", out(reg) settings, in(reg) addr_of!(SETTINGS), options(pure, readonly, nostack, preserves_flags));
-    }
-    // SAFETY: still the address of a static, which is never written after the program was loaded.
-    unsafe { &*settings }
-}
-
-/// The counter row of an interface; unknown ones share the first row.
-///
-/// The verifier knows `SETTINGS` and removes what follows the first vacant place.
-#[inline(always)]
-fn row_of(ingress: u32) -> u32 {
-    let interfaces = &settings().interfaces;
-    for (row, &interface) in interfaces.iter().enumerate().skip(1) {
-        if interface == 0 {
-            break;
-        }
-        if interface == ingress {
-            return row as u32;
-        }
-    }
-    0
+    loaded(&SETTINGS)
 }
 
 /// The words of one set of buckets, changed by all CPUs.

@@ -3,9 +3,7 @@
 use std::io;
 
 use lb_common::flow::WAYS;
-use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -13,9 +11,11 @@ use crate::announce::Announcer;
 use crate::api::{self, ApiSocket};
 use crate::config::{Config, HashKeyError, read_hash_key};
 use crate::controller::{Controller, ControllerError, Handle};
+use crate::datapath::attach::interface_index;
 use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, check_host};
 use crate::metrics;
 use crate::placement::hash_key;
+use crate::stop::Stop;
 
 /// Why the daemon could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +57,9 @@ pub enum DaemonError {
 /// the program is attached, and all of it is given back when this function returns.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     check_host()?;
-    let stop = Stop::install()?;
+    let stop = Stop::install().map_err(DaemonError::Signals)?;
     let indices =
-        config.daemon.interfaces.iter().map(|name| interface_index(name)).collect::<Result<Vec<_>, _>>()?;
+        config.daemon.interfaces.iter().map(|name| index_of(name)).collect::<Result<Vec<_>, _>>()?;
     let secret = secret(&config)?;
     let api = api::bind(&config.daemon.socket)?;
     let metrics = match config.daemon.metrics {
@@ -116,10 +116,8 @@ fn attach(
     names.iter().zip(indices).map(|(name, index)| datapath.attach(name, *index)).collect()
 }
 
-fn interface_index(name: &str) -> Result<u32, DaemonError> {
-    let missing = |_| DaemonError::NoInterface { name: name.to_owned() };
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(missing)?;
-    netdevice::name_to_index(any, name).map_err(missing)
+fn index_of(name: &str) -> Result<u32, DaemonError> {
+    interface_index(name).ok_or_else(|| DaemonError::NoInterface { name: name.to_owned() })
 }
 
 /// The secret of the flow hash: the configured one, else one that this host has kept to itself since it was installed.
@@ -160,26 +158,6 @@ fn capacity(config: &Config) -> Capacity {
         ),
         flow_sets: daemon.flows.div_ceil(WAYS as u32).next_power_of_two(),
         ..default
-    }
-}
-
-/// SIGTERM and SIGINT, either of which ends the daemon.
-struct Stop {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn install() -> Result<Self, DaemonError> {
-        let listen = |kind| signal(kind).map_err(DaemonError::Signals);
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`config`] and [`api`] turn what people and programs want into [`model`] types; the [`controller`] owns them, asks
 //! [`placement`] where everything stands, and brings the [`datapath`] there. [`health`] and [`neighbors`] tell it what is
-//! well and what is where; [`announce`] tells the neighbours. [`cli`] talks to a running daemon through [`client`].
+//! well and what is where; [`announce`] tells the neighbours. [`cli`] talks to a running daemon through [`client`]. [`decap`] is
+//! the other end of tunnels, on backends.
 
 pub mod announce;
 pub mod api;
@@ -12,9 +13,11 @@ pub mod config;
 pub mod controller;
 pub mod daemon;
 pub mod datapath;
+pub mod decap;
 pub mod health;
 pub mod metrics;
 pub mod model;
 pub mod neighbors;
 pub mod placement;
+mod stop;
 pub mod view;

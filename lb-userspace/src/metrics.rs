@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
@@ -24,14 +24,16 @@ pub enum BindError {
     /// Somebody else has the port.
     #[error(
         "metrics address {address} is in use; find the other program with: ss -ltnp, or choose another \
-         address with [daemon] metrics"
+         address ([daemon] metrics, or --metrics of lb decap)"
     )]
     InUse {
         /// The address.
         address: SocketAddr,
     },
     /// The kernel refuses.
-    #[error("cannot serve metrics on {address}: {source}; choose another address with [daemon] metrics")]
+    #[error(
+        "cannot serve metrics on {address}: {source}; choose another address ([daemon] metrics, or --metrics of lb decap)"
+    )]
     Io {
         /// The address.
         address: SocketAddr,
@@ -59,13 +61,23 @@ pub async fn serve<C: Control>(
 
 /// `/metrics`, and a page at `/` for those who open the address in a browser.
 pub fn router<C: Control>(control: C) -> Router {
+    pages(get(scrape::<C>)).with_state(control)
+}
+
+/// The routes of whoever answers a scrape.
+pub(crate) fn pages<S: Clone + Send + Sync + 'static>(scrape: MethodRouter<S>) -> Router<S> {
     let page =
         Html("<!doctype html><title>lb</title><p><a href=\"/metrics\">Metrics</a> of the load balancer lb\n");
-    Router::new().route("/", get(page)).route("/metrics", get(scrape::<C>)).with_state(control)
+    Router::new().route("/", get(page)).route("/metrics", scrape)
 }
 
 async fn scrape<C: Control>(State(control): State<C>) -> Response {
-    match collect(&control).await {
+    answer(collect(&control).await)
+}
+
+/// The answer to a scrape: the metrics, or why there are none.
+pub(crate) fn answer(metrics: Result<String, String>) -> Response {
+    match metrics {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
     }
@@ -92,10 +104,7 @@ pub fn render(
     backends: &[(String, Vec<BackendView>)],
     limits: &[LimitView],
 ) -> Result<String, prometheus::Error> {
-    let page = Page::default();
-    page.gauge("lb_build_info", "The running version; always 1.", &["version"])?
-        .with_label_values(&[&status.version])
-        .set(1);
+    let page = Page::of(&status.version)?;
     page.gauge("lb_config_generation", "Number of applied changes since start.", &[])?
         .with_label_values::<&str>(&[])
         .set(signed(status.generation));
@@ -104,31 +113,61 @@ pub fn render(
     page.flows(&status.flows)?;
     page.limiters(limits)?;
     page.backends(backends)?;
-    TextEncoder::new().encode_to_string(&page.registry.gather())
+    page.text()
 }
 
 /// A registry that lives for one scrape.
 #[derive(Default)]
-struct Page {
+pub(crate) struct Page {
     registry: Registry,
 }
 
 impl Page {
+    /// What every scrape says first: which version answers.
+    pub(crate) fn of(version: &str) -> Result<Self, prometheus::Error> {
+        let page = Self::default();
+        page.gauge("lb_build_info", "The running version; always 1.", &["version"])?
+            .with_label_values(&[version])
+            .set(1);
+        Ok(page)
+    }
+
+    /// Everything in the text format.
+    pub(crate) fn text(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// How the program is attached.
+    pub(crate) fn attached<'i>(
+        &self,
+        interfaces: impl IntoIterator<Item = (&'i str, &'i str)>,
+    ) -> Result<(), prometheus::Error> {
+        let attached =
+            self.gauge("lb_xdp_attached", "1 per interface and XDP mode in use.", &["interface", "mode"])?;
+        interfaces.into_iter().for_each(|(name, mode)| attached.with_label_values(&[name, mode]).set(1));
+        Ok(())
+    }
+
     fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(gauge.clone()))?;
         Ok(gauge)
     }
 
-    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    /// A family of counters.
+    pub(crate) fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
         let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(counter.clone()))?;
         Ok(counter)
     }
 
     fn interfaces(&self, interfaces: &[InterfaceView]) -> Result<(), prometheus::Error> {
-        let attached =
-            self.gauge("lb_xdp_attached", "1 per interface and XDP mode in use.", &["interface", "mode"])?;
+        self.attached(interfaces.iter().map(|one| (one.name.as_str(), one.mode.as_str())))?;
         let by_reason = ["interface", "reason"];
         let passes =
             self.counter("lb_passes_total", "Packets handed to the host's network stack.", &by_reason)?;
@@ -139,7 +178,6 @@ impl Page {
             &by_reason,
         )?;
         for interface in interfaces {
-            attached.with_label_values(&[&interface.name, &interface.mode]).set(1);
             let outcomes =
                 [(&passes, &interface.passes), (&drops, &interface.drops), (&answers, &interface.answers)];
             for (counter, counts) in outcomes {
@@ -422,7 +460,7 @@ mod tests {
         let sentence = bind(address).await.unwrap_err().to_string();
         let expected = format!(
             "metrics address {address} is in use; find the other program with: ss -ltnp, or choose another \
-             address with [daemon] metrics"
+             address ([daemon] metrics, or --metrics of lb decap)"
         );
         assert_eq!(sentence, expected);
     }

@@ -4,6 +4,7 @@
 
 mod limit;
 mod outer_source;
+mod prefix;
 mod services;
 
 use std::fmt;
@@ -18,6 +19,7 @@ pub use self::limit::{
     Action, LEAST_BITS, Limit, LimitError, MAX_BIT_RATE, MAX_UNIT_RATE, Policy, Scope, Shape, Unit,
 };
 pub use self::outer_source::{OuterSource, OuterSourceError};
+pub use self::prefix::{Prefix, PrefixError};
 pub use self::services::{LimiterKey, Services};
 
 /// The port of an endpoint: one number, or every port (`*`).

@@ -1,21 +1,21 @@
 //! Packets arrive: every family, protocol and mode.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::thread;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_tests::daemon::{Config, Service};
-use lb_tests::load::{self, Asker, KeepAlive};
-use lb_tests::net::{Namespace, Node, VIP4, VIP6};
+use lb_tests::load::{self, Asker, KeepAlive, echoes_much};
+use lb_tests::net::{BACKENDS, Namespace, Node, VIP4, VIP6};
 use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
 use lb_tests::wait;
-use lb_userspace::model::Protocol;
+use lb_userspace::model::{ForwardMode, Protocol};
+use lb_userspace::view::HealthState;
 
-use crate::cases::{Case, FAMILIES, cases, echo, ensure_only, ensure_spread, web};
+use crate::cases::{Case, FAMILIES, cases, ensure_only, ensure_spread, web};
+use crate::ways::{Way, each_way, ways};
 
 /// Enough that every backend of three gets some.
 const REQUESTS: usize = 90;
@@ -23,55 +23,30 @@ const REQUESTS: usize = 90;
 const BULK: usize = 300_000;
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (family, vip) in FAMILIES {
-        cases.push(Case::new(format!("delivery::tcp_dsr_l2_{family}"), move |tools| tcp(tools, vip, None)));
-        cases.push(Case::new(format!("delivery::udp_dsr_l2_{family}"), move |tools| udp(tools, vip, None)));
-    }
-    for (pairing, vip, outer) in pairings() {
-        cases.push(Case::new(format!("delivery::tcp_ipip_{pairing}"), move |tools| {
-            tcp(tools, vip, Some(outer))
-        }));
-        cases.push(Case::new(format!("delivery::udp_ipip_{pairing}"), move |tools| {
-            udp(tools, vip, Some(outer))
-        }));
-    }
-    cases.extend(cases!["delivery": any_port, both_families_at_once, a_backend_gets_a_new_mac_address]);
+    let mut cases = each_way("delivery::tcp", tcp);
+    cases.extend(each_way("delivery::udp", udp));
+    cases.extend(cases!["delivery":
+        any_port,
+        both_families_at_once,
+        a_backend_gets_a_new_mac_address,
+        nat_with_every_port,
+        nat_leaves_other_connections_alone,
+    ]);
     cases
 }
 
-/// Inner in outer: the VIP's family in that of the backends' addresses.
-fn pairings() -> [(&'static str, IpAddr, IpAddr); 4] {
-    let (v4, v6) = (VIP4.into(), VIP6.into());
-    [("4in4", v4, v4), ("6in6", v6, v6), ("4in6", v4, v6), ("6in4", v6, v4)]
-}
-
-/// A site with one service, through tunnels if `outer` says to which addresses.
-fn site(tools: Tools, services: Vec<Service>, outer: Option<IpAddr>) -> Result<Site> {
-    let mut site = Site::new(tools)?;
-    let services = match outer {
-        None => services,
-        Some(like) => {
-            site.decapsulate()?;
-            services.into_iter().map(|service| service.tunnelled(like)).collect()
-        }
-    };
-    site.serve(&Config::new(services))?;
-    Ok(site)
-}
-
-fn tcp(tools: Tools, vip: IpAddr, outer: Option<IpAddr>) -> Result<()> {
-    let bulk = Service::new("bulk", SocketAddr::new(vip, ECHO_PORT), Protocol::Tcp).checked();
-    let site = site(tools, vec![web(vip).checked(), bulk.clone()], outer)?;
-    let target = SocketAddr::new(vip, HTTP_PORT);
+fn tcp(tools: Tools, way: Way) -> Result<()> {
+    let site = way.serving(tools, vec![way.web(), way.tcp_echo()])?;
+    let target = way.web().vip;
     ensure_spread(&load::requests(&site.client(1), target, REQUESTS)?)?;
     stays_with_its_backend(&site.client(2), target)?;
-    echoes_much(&site.client(1), bulk.vip)
+    echoes_much(&site.client(1), way.tcp_echo().vip, BULK)?;
+    ensure_well(&site, &["web", "tcp-echo"])
 }
 
-fn udp(tools: Tools, vip: IpAddr, outer: Option<IpAddr>) -> Result<()> {
-    let site = site(tools, vec![echo(vip).checked()], outer)?;
-    let target = SocketAddr::new(vip, ECHO_PORT);
+fn udp(tools: Tools, way: Way) -> Result<()> {
+    let site = way.serving(tools, vec![way.udp_echo()])?;
+    let target = way.udp_echo().vip;
     ensure_spread(&Asker::requests(&site.client(1), target, REQUESTS)?)?;
     let asker = Asker::open(&site.client(2), target)?;
     let first = asker.ask("who is it?")?;
@@ -79,9 +54,20 @@ fn udp(tools: Tools, vip: IpAddr, outer: Option<IpAddr>) -> Result<()> {
         let name = asker.ask("and now?")?;
         ensure!(name == first, "a flow moved from {first} to {name}");
     }
-    // The largest datagram that fits a frame; the answer, with a name in front, comes back in fragments.
-    let name = asker.ask(&"x".repeat(1400)).context("a large datagram")?;
-    ensure!(name == first, "a flow moved from {first} to {name}");
+    // More than a frame holds: fragments both ways.
+    for length in [1400, 4000, 20_000] {
+        let name = asker.ask("x".repeat(length)).with_context(|| format!("{length} bytes"))?;
+        ensure!(name == first, "a datagram of {length} bytes moved from {first} to {name}");
+    }
+    ensure_well(&site, &["udp-echo"])
+}
+
+/// All checks pass still.
+fn ensure_well(site: &Site, services: &[&str]) -> Result<()> {
+    for service in services {
+        let backends = site.cli()?.backends(service)?;
+        ensure!(backends.iter().all(|backend| backend.health == HealthState::Up), "{backends:?}");
+    }
     Ok(())
 }
 
@@ -95,39 +81,17 @@ fn stays_with_its_backend(client: &Namespace, target: SocketAddr) -> Result<()> 
     Ok(())
 }
 
-/// Sends much over one connection and gets all of it back.
-fn echoes_much(client: &Namespace, target: SocketAddr) -> Result<()> {
-    let limit = Duration::from_secs(5);
-    let mut stream = client.run(|| TcpStream::connect_timeout(&target, limit))??;
-    stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(limit))?;
-    let sent: Vec<u8> = (0..BULK).map(|number| (number % 251) as u8).collect();
-    let mut received = Vec::new();
-    thread::scope(|scope| {
-        let mut writer = stream.try_clone()?;
-        let writing = scope.spawn({
-            let sent = &sent;
-            move || writer.write_all(sent).and_then(|()| writer.shutdown(Shutdown::Write))
-        });
-        stream.read_to_end(&mut received).context("cannot read it back")?;
-        writing.join().map_err(|_| anyhow!("the writer panicked"))?.context("cannot write it")
-    })?;
-    let name_length = received.iter().position(|byte| *byte == b'\n').context("no name")? + 1;
-    ensure!(received[name_length..] == sent[..], "{} bytes came back wrong", received.len());
-    Ok(())
-}
-
 fn any_port(tools: Tools) -> Result<()> {
     let service = Service::new("all", SocketAddr::new(VIP4.into(), 0), Protocol::Tcp).checked();
-    let site = site(tools, vec![service], None)?;
+    let site = Site::with_daemon(tools, &Config::new(vec![service]))?;
     ensure_spread(&load::requests(&site.client(1), (VIP4, HTTP_PORT).into(), REQUESTS)?)?;
-    echoes_much(&site.client(1), (VIP4, ECHO_PORT).into())
+    echoes_much(&site.client(1), (VIP4, ECHO_PORT).into(), BULK)
 }
 
 fn both_families_at_once(tools: Tools) -> Result<()> {
     let mut six = web(VIP6);
     "web6".clone_into(&mut six.name);
-    let site = site(tools, vec![web(VIP4).checked(), six.checked()], None)?;
+    let site = Site::with_daemon(tools, &Config::new(vec![web(VIP4).checked(), six.checked()]))?;
     for (_, vip) in FAMILIES {
         ensure_spread(&load::requests(&site.client(1), SocketAddr::new(vip, HTTP_PORT), REQUESTS)?)?;
     }
@@ -137,7 +101,7 @@ fn both_families_at_once(tools: Tools) -> Result<()> {
 /// The kernel learns the new address from the backend's own packets, the balancer from the kernel.
 fn a_backend_gets_a_new_mac_address(tools: Tools) -> Result<()> {
     let (node, new) = (Node::Backend(2), "02:00:00:00:00:77");
-    let site = site(tools, vec![web(VIP4).only(&[node])], None)?;
+    let site = Site::with_daemon(tools, &Config::new(vec![web(VIP4).only(&[node])]))?;
     let target = (VIP4, HTTP_PORT).into();
     ensure_only(&load::requests(&site.client(1), target, 5)?, &[node])?;
     site.lab.ip(node, &[format!("link set dev eth0 address {new}")])?;
@@ -150,4 +114,41 @@ fn a_backend_gets_a_new_mac_address(tools: Tools) -> Result<()> {
         Ok(())
     })?;
     ensure_only(&load::requests(&site.client(1), target, 5)?, &[node])
+}
+
+fn nat() -> impl Iterator<Item = Way> {
+    ways().into_iter().filter(|way| way.mode == ForwardMode::Nat)
+}
+
+/// Both protocols and families at once. Replies are told apart by their source address alone.
+fn nat_with_every_port(tools: Tools) -> Result<()> {
+    let service = |way: Way, protocol| {
+        let name = format!("{protocol}-{}", way.name);
+        let service = way.service(&name, 0, protocol).at_port(0);
+        service.checked()
+    };
+    let services = nat().flat_map(|way| [service(way, Protocol::Tcp), service(way, Protocol::Udp)]).collect();
+    let [four, six] = <[Way; 2]>::try_from(nat().collect::<Vec<_>>()).expect("two families");
+    let site = four.serving(tools, services)?;
+    for vip in [four.vip, six.vip] {
+        ensure_spread(&load::requests(&site.client(1), SocketAddr::new(vip, HTTP_PORT), REQUESTS)?)?;
+        echoes_much(&site.client(1), SocketAddr::new(vip, ECHO_PORT), BULK)?;
+        ensure_spread(&Asker::requests(&site.client(1), SocketAddr::new(vip, ECHO_PORT), REQUESTS)?)?;
+    }
+    Ok(())
+}
+
+/// To a port of a backend that no service uses, while a service uses another.
+fn nat_leaves_other_connections_alone(tools: Tools) -> Result<()> {
+    let services = nat().map(|way| Service { name: way.name.to_owned(), ..way.web() }).collect();
+    let site = nat().next().context("a way")?.serving(tools, services)?;
+    for node in BACKENDS {
+        for way in nat() {
+            let own = node.address_like(way.vip);
+            ensure_only(&load::requests(&site.client(1), SocketAddr::new(own, HTTP_PORT), 3)?, &[node])?;
+            echoes_much(&site.client(1), SocketAddr::new(own, ECHO_PORT), BULK)?;
+            ensure_only(&Asker::requests(&site.client(2), SocketAddr::new(own, ECHO_PORT), 3)?, &[node])?;
+        }
+    }
+    Ok(())
 }

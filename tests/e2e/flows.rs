@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use lb_tests::daemon::{Config, Service};
 use lb_tests::load::{Asker, Held, KeepAlive, allow_many_files};
-use lb_tests::net::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
-use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
+use lb_tests::net::{BACKENDS, CLIENTS, Node, VIP4};
+use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::{SERVING, Site};
 use lb_tests::tools::Tools;
 use lb_tests::wait;
 use lb_userspace::model::Protocol;
 use lb_userspace::view::{Applied, HealthState};
 
-use crate::cases::{Case, cases, echo, web};
+use crate::cases::{Case, cases, echo};
+use crate::ways::{Way, each_way};
 
 /// The history of the test of many connections.
 const SEED: u64 = 20_260_117;
@@ -34,14 +35,15 @@ const AGED: Duration = Duration::from_secs(20);
 const SWEPT: Duration = Duration::from_secs(10);
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases!["flows":
+    let mut cases = each_way("flows::fifty_changes", fifty_changes);
+    cases.extend(cases!["flows":
         two_thousand_connections_survive_two_hundred_changes,
-        a_connection_outlives_fifty_changes,
         a_udp_flow_outlives_changes,
         slots_settle_again,
         slots_settle_with_time,
         the_last_backend_is_drained,
-    ]
+    ]);
+    cases
 }
 
 fn held() -> Service {
@@ -258,34 +260,66 @@ fn two_thousand_connections_survive_two_hundred_changes(tools: Tools) -> Result<
     Ok(())
 }
 
-/// Every backend but its own comes and goes, and its own drains: the connection is as good as new.
-fn a_connection_outlives_fifty_changes(tools: Tools) -> Result<()> {
-    let service = web(VIP6);
-    let site = Site::with_daemon(tools, &Config::new(vec![service.clone()]))?;
-    let mut connection = KeepAlive::open(&site.client(1), (VIP6, HTTP_PORT).into())?;
-    let name = connection.ask()?;
-    let (own, others): (Vec<Node>, Vec<Node>) = BACKENDS.iter().partition(|node| node.to_string() == name);
-    let [own] = own[..] else { bail!("{name:?} is no backend") };
-    let [one, other] = [others[0], others[1]].map(|node| service.endpoint(node));
-    let own = service.endpoint(own);
-    let round: [&[&str]; 10] = [
-        &["drain", "web", &own],
-        &["remove", "web", &one],
-        &["set", "web", &other, "--weight", "7"],
-        &["add", "web", &one],
-        &["remove", "web", &other],
-        &["add", "web", &own, "--weight", "1"],
-        &["add", "web", &other],
-        &["drain", "web", &one],
-        &["set", "web", &own, "--weight", "100"],
-        &["add", "web", &one],
-    ];
-    for (number, words) in round.iter().cycle().take(50).enumerate() {
-        site.cli()?.succeed(&[&["backend"], *words].concat())?;
-        let answer = connection.ask().with_context(|| format!("after change {number}: {words:?}"))?;
-        ensure!(answer == name, "after change {number}, {words:?}, {answer} answered instead of {name}");
+/// Every backend but its own comes and goes, and its own drains: the connection is as good as new, and so is a UDP flow.
+fn fifty_changes(tools: Tools, way: Way) -> Result<()> {
+    let services = vec![way.web(), way.udp_echo()];
+    let site = way.serving(tools, services.clone())?;
+    let mut connection = KeepAlive::open(&site.client(1), way.web().vip)?;
+    let asker = Asker::open(&site.client(2), way.udp_echo().vip)?;
+    let tcp = Survivor::new(&services[0], connection.ask()?)?;
+    let udp = Survivor::new(&services[1], asker.ask("who?")?)?;
+    for number in 0..50 {
+        for survivor in [&tcp, &udp] {
+            let words = survivor.change(number);
+            site.cli()?.succeed(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+            let what = || format!("after change {number}: {words:?}");
+            tcp.ensure_same(&connection.ask().with_context(what)?).with_context(what)?;
+            udp.ensure_same(&asker.ask("and now?").with_context(what)?).with_context(what)?;
+        }
     }
     Ok(())
+}
+
+/// A flow, by the backend that it must keep.
+struct Survivor {
+    service: String,
+    name: String,
+    own: String,
+    others: [String; 2],
+}
+
+impl Survivor {
+    fn new(service: &Service, name: String) -> Result<Self> {
+        let (own, others): (Vec<Node>, Vec<Node>) =
+            BACKENDS.iter().partition(|node| node.to_string() == name);
+        let ([own], [one, other]) = (&own[..], &others[..]) else { bail!("{name:?} is no backend") };
+        let [own, one, other] = [own, one, other].map(|node| service.endpoint(*node));
+        Ok(Self { service: service.name.clone(), name, own, others: [one, other] })
+    }
+
+    /// The `number`th change of its service, for ever.
+    fn change(&self, number: usize) -> Vec<String> {
+        let Self { service, own, others: [one, other], .. } = self;
+        let round = [
+            format!("drain {service} {own}"),
+            format!("remove {service} {one}"),
+            format!("set {service} {other} --weight 7"),
+            format!("add {service} {one}"),
+            format!("remove {service} {other}"),
+            format!("add {service} {own} --weight 1"),
+            format!("add {service} {other}"),
+            format!("drain {service} {one}"),
+            format!("set {service} {own} --weight 100"),
+            format!("add {service} {one}"),
+        ];
+        let words = &round[number % round.len()];
+        std::iter::once("backend").chain(words.split(' ')).map(str::to_owned).collect()
+    }
+
+    fn ensure_same(&self, name: &str) -> Result<()> {
+        ensure!(name == self.name, "{name} answered instead of {}", self.name);
+        Ok(())
+    }
 }
 
 fn a_udp_flow_outlives_changes(tools: Tools) -> Result<()> {
@@ -301,7 +335,7 @@ fn a_udp_flow_outlives_changes(tools: Tools) -> Result<()> {
             .enumerate()
     {
         site.cli()?.succeed(&["backend", verb, "echo", address])?;
-        let answer = asker.ask(&format!("after change {number}"))?;
+        let answer = asker.ask(format!("after change {number}"))?;
         ensure!(answer == name, "after change {number}, {verb}, {answer} answered instead of {name}");
     }
     Ok(())

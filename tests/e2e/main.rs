@@ -5,14 +5,19 @@
 mod bench;
 mod cases;
 mod changes;
+mod decap;
 mod delivery;
 mod demo;
 mod failures;
+mod flat;
 mod flows;
 mod lifecycle;
 mod limits;
+mod options;
 mod plumbing;
 mod refusals;
+mod sizes;
+mod ways;
 
 use std::process::ExitCode;
 
@@ -31,7 +36,11 @@ fn main() -> ExitCode {
     }
     let cases = [
         plumbing::cases(),
+        decap::cases(),
         delivery::cases(),
+        sizes::cases(),
+        flat::cases(),
+        options::cases(),
         failures::cases(),
         flows::cases(),
         changes::cases(),

@@ -42,7 +42,7 @@ fn a_route_leads_to_the_vip(tools: Tools) -> Result<()> {
 fn nothing_is_left(tools: Tools) -> Result<()> {
     let site = Site::new(tools)?;
     let traces = site.traces();
-    ensure!(traces.left().len() == Node::all().count() + BACKENDS.len() + 1, "unexpected: {traces:?}");
+    ensure!(traces.left().len() == Node::all().count() + Node::edges().count() + 1, "unexpected: {traces:?}");
     drop(site);
     ensure!(traces.left().is_empty(), "left behind: {:?}", traces.left());
     let panicked = std::thread::spawn(|| {

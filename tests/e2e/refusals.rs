@@ -36,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn run(site: &Site, text: &str) -> Result<Finished> {
     let files = site.files("other");
     fs::write(&files.config, text)?;
-    process::finish(run_command(site.lb(), &site.lab, &files), LIMIT)
+    process::finish(run_command(site.lb(), &site.lab.namespace(Node::Balancer), &files), LIMIT)
 }
 
 /// Like [`run`], started by another program that takes something away.
@@ -54,7 +54,7 @@ fn config() -> Config {
 }
 
 /// It failed, with all of `words` in one line of at most a few.
-fn ensure_refused(said: &Finished, words: &[&str]) -> Result<()> {
+pub(crate) fn ensure_refused(said: &Finished, words: &[&str]) -> Result<()> {
     ensure!(said.code.is_some_and(|code| code != 0), "it should fail: {said:?}");
     ensure!(!said.stderr.contains("panicked"), "it panicked: {}", said.stderr);
     ensure!(said.stderr.lines().count() <= 4, "that is more than a sentence:\n{}", said.stderr);
@@ -76,7 +76,10 @@ fn a_missing_interface(tools: Tools) -> Result<()> {
 
 fn a_missing_file(tools: Tools) -> Result<()> {
     let site = Site::new(tools)?;
-    let said = process::finish(run_command(site.lb(), &site.lab, &site.files("nowhere")), LIMIT)?;
+    let said = process::finish(
+        run_command(site.lb(), &site.lab.namespace(Node::Balancer), &site.files("nowhere")),
+        LIMIT,
+    )?;
     ensure_refused(&said, &["nowhere.toml"])
 }
 

@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::programs::xdp::{Xdp, XdpMode};
 use clap::{Parser, Subcommand};
+use lb_userspace::datapath::BENCH_OBJECT;
 
 use crate::interrupt::{self, Interrupted};
 use crate::load::{Flood, KeepAlive, get};
@@ -66,9 +68,9 @@ enum Action {
     /// Servers of a backend
     #[command(hide = true)]
     Serve(Serve),
-    /// Unwrap tunnelled packets on an interface until killed
+    /// Take what the other end of a veth pair sends by XDP, until killed
     #[command(hide = true)]
-    Decap {
+    Receive {
         #[arg(long)]
         interface: String,
     },
@@ -132,7 +134,7 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Http { url, count, keep_alive } => fetch(&url, count, keep_alive)?,
         Action::Flood { target, rate, seconds } => flood(target, rate, seconds)?,
         Action::Serve(serve) => serve.run()?,
-        Action::Decap { interface } => decapsulate(&interface)?,
+        Action::Receive { interface } => receive(&interface)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -165,15 +167,14 @@ fn flood(target: SocketAddr, rate: u32, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// The program stays on the interface for as long as this process, which owns the link, lives.
-fn decapsulate(interface: &str) -> Result<()> {
-    let mut object =
-        aya::Ebpf::load(lb_userspace::datapath::DECAP_OBJECT).context("cannot load the object")?;
-    let program = object.program_mut("decap").context("the object has no program decap")?;
-    let program: &mut aya::programs::Xdp = program.try_into().context("decap is not an XDP program")?;
+/// Puts a program that does nothing on an interface. It stays there for as long as this process, which owns the link, lives.
+fn receive(interface: &str) -> Result<()> {
+    let mut object = aya::Ebpf::load(BENCH_OBJECT).context("cannot load the object")?;
+    let program = object.program_mut("pass_floor").context("the object has no program pass_floor")?;
+    let program: &mut Xdp = program.try_into().context("pass_floor is not an XDP program")?;
     program.load().context("cannot load the program")?;
-    program.attach(interface, aya::programs::xdp::XdpMode::Driver).context("cannot attach the program")?;
-    println!("decapsulating on {interface}");
+    program.attach(interface, XdpMode::Driver).context("cannot attach the program")?;
+    println!("receiving on {interface}");
     io::stdout().flush().context("cannot say that it is ready")?;
     loop {
         thread::park();

@@ -12,7 +12,7 @@ use lb_userspace::model::{ForwardMode, Protocol};
 use lb_userspace::view::{BackendView, HealthState, ServiceView, Status};
 use serde::de::DeserializeOwned;
 
-use crate::net::{BACKENDS, CLIENTS, Lab, Node};
+use crate::net::{BACKENDS, CLIENTS, Namespace, Node};
 use crate::process::{self, Finished, Process};
 use crate::wait;
 
@@ -64,8 +64,12 @@ pub struct Service {
     pub options: String,
     /// The value of `idle_timeout`.
     pub idle_timeout: Option<String>,
-    /// Its backends' addresses; they listen on the service's port.
+    /// Where its backends listen; the service's port if nowhere else.
+    pub backend_port: Option<u16>,
+    /// Its backends' addresses.
     pub backends: Vec<IpAddr>,
+    /// An address of the backends' family.
+    pub family: IpAddr,
 }
 
 impl Service {
@@ -80,7 +84,9 @@ impl Service {
             health: None,
             idle_timeout: None,
             options: String::new(),
+            backend_port: None,
             backends: BACKENDS.map(|node| node.address_like(vip.ip())).to_vec(),
+            family: vip.ip(),
         }
     }
 
@@ -119,24 +125,36 @@ impl Service {
         self
     }
 
-    /// Over tunnels to the backends' addresses of the family of `like`.
+    /// In another mode, to the backends' addresses of the family of `like`.
     #[must_use]
-    pub fn tunnelled(mut self, like: IpAddr) -> Self {
-        self.mode = ForwardMode::Ipip;
+    pub fn by(mut self, mode: ForwardMode, like: IpAddr) -> Self {
+        self.mode = mode;
+        self.family = like;
         self.backends = BACKENDS.map(|node| node.address_like(like)).to_vec();
+        self
+    }
+
+    /// With backends that listen on another port.
+    #[must_use]
+    pub fn at_port(mut self, port: u16) -> Self {
+        self.backend_port = Some(port);
         self
     }
 
     /// With these backends only.
     #[must_use]
     pub fn only(mut self, nodes: &[Node]) -> Self {
-        self.backends = nodes.iter().map(|node| node.address_like(self.backends[0])).collect();
+        self.backends = nodes.iter().map(|node| node.address_like(self.family)).collect();
         self
     }
 
     /// The endpoint of a node as a backend of this service, as the command line wants it.
     pub fn endpoint(&self, node: Node) -> String {
-        SocketAddr::new(node.address_like(self.vip.ip()), self.vip.port()).to_string()
+        endpoint(SocketAddr::new(node.address_like(self.family), self.port()))
+    }
+
+    fn port(&self) -> u16 {
+        self.backend_port.unwrap_or(self.vip.port())
     }
 
     fn render(&self) -> String {
@@ -156,7 +174,7 @@ impl Service {
         if let Some(timeout) = &self.idle_timeout {
             let _ = writeln!(text, "idle_timeout = \"{timeout}\"");
         }
-        let backends = self.backends.iter().map(|ip| endpoint(SocketAddr::new(*ip, self.vip.port())));
+        let backends = self.backends.iter().map(|ip| endpoint(SocketAddr::new(*ip, self.port())));
         let backends: Vec<String> = backends.map(|at| format!("    {{ address = \"{at}\" }},\n")).collect();
         let _ = writeln!(text, "backends = [\n{}]", backends.concat());
         text
@@ -215,13 +233,13 @@ impl Files {
 pub struct Cli {
     lb: PathBuf,
     socket: PathBuf,
-    balancer: crate::net::Namespace,
+    balancer: Namespace,
 }
 
 impl Cli {
     /// For the daemon with these files.
-    pub fn new(lb: &Path, files: &Files, lab: &Lab) -> Self {
-        Self { lb: lb.to_owned(), socket: files.socket.clone(), balancer: lab.namespace(Node::Balancer) }
+    pub fn new(lb: &Path, files: &Files, balancer: &Namespace) -> Self {
+        Self { lb: lb.to_owned(), socket: files.socket.clone(), balancer: balancer.clone() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -293,11 +311,11 @@ pub struct Daemon {
 
 impl Daemon {
     /// Writes the configuration, starts `lb run` in the balancer's namespace and waits until it answers.
-    pub fn start(lb: &Path, lab: &Lab, files: Files, config: &Config) -> Result<Self> {
+    pub fn start(lb: &Path, balancer: &Namespace, files: Files, config: &Config) -> Result<Self> {
         fs::write(&files.config, config.render(&files.socket)).context("cannot write the configuration")?;
-        let command = run_command(lb, lab, &files);
+        let command = run_command(lb, balancer, &files);
         let process = Process::spawn("lb run", command, &files.log)?;
-        let mut daemon = Self { process, cli: Cli::new(lb, &files, lab), files };
+        let mut daemon = Self { process, cli: Cli::new(lb, &files, balancer), files };
         daemon.wait_answering()?;
         Ok(daemon)
     }
@@ -329,8 +347,8 @@ impl Daemon {
 }
 
 /// `lb run` with these files, in the balancer's namespace.
-pub fn run_command(lb: &Path, lab: &Lab, files: &Files) -> Command {
-    let mut command = lab.namespace(Node::Balancer).command(lb);
+pub fn run_command(lb: &Path, balancer: &Namespace, files: &Files) -> Command {
+    let mut command = balancer.command(lb);
     command.args(["run", "--config"]).arg(&files.config);
     command
 }
@@ -355,7 +373,8 @@ mod tests {
 
     #[test]
     fn tunnels_may_cross_the_families() {
-        let service = Service::new("dns", (VIP6, 53).into(), Protocol::Udp).tunnelled(VIP4.into());
+        let service =
+            Service::new("dns", (VIP6, 53).into(), Protocol::Udp).by(ForwardMode::Ipip, VIP4.into());
         let text = service.only(&[Node::Backend(2)]).render();
         assert!(text.contains("vip = \"[2001:db8::10]:53\""), "{text}");
         assert!(text.contains("backends = [\n    { address = \"10.0.12.2:53\" },\n]"), "{text}");

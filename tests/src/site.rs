@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,13 +10,13 @@ use lb_userspace::view::Status;
 use tempfile::TempDir;
 
 use crate::daemon::{Cli, Config, Daemon, Files};
-use crate::net::{BACKENDS, Lab, Namespace, Node};
+use crate::net::{BACKENDS, CLIENTS, Lab, Namespace, Node};
 use crate::process::Process;
 use crate::servers::Serve;
 use crate::tools::Tools;
 
-/// How long loading the decapsulating program may take.
-const DECAP: Duration = Duration::from_secs(20);
+/// How long loading a program may take.
+const LOAD: Duration = Duration::from_secs(20);
 /// How long the backends of a new daemon may take to serve: neighbours are resolved, first checks pass.
 pub const SERVING: Duration = Duration::from_secs(15);
 
@@ -25,7 +26,8 @@ pub struct Site {
     daemon: Option<Daemon>,
     servers: Vec<(Node, Process)>,
     pulses: Vec<(Node, Process)>,
-    decapsulators: Vec<Process>,
+    decapsulators: Vec<(Node, Process)>,
+    receivers: Vec<(Node, Process)>,
     directory: TempDir,
     tools: Tools,
     /// Its network.
@@ -47,12 +49,17 @@ impl Site {
             servers: Vec::new(),
             pulses: Vec::new(),
             decapsulators: Vec::new(),
+            receivers: Vec::new(),
             directory,
             tools,
             lab,
         };
         for node in BACKENDS {
             site.start_servers(node)?;
+        }
+        // A veth gives what the other end sends back by XDP only to a device with a program of its own.
+        for node in CLIENTS {
+            site.start_receiver(node)?;
         }
         Ok(site)
     }
@@ -66,7 +73,8 @@ impl Site {
 
     /// Starts the daemon and waits until it answers.
     pub fn start_daemon(&mut self, config: &Config) -> Result<()> {
-        self.daemon = Some(Daemon::start(&self.tools.lb, &self.lab, self.files("lb"), config)?);
+        let balancer = self.lab.namespace(Node::Balancer);
+        self.daemon = Some(Daemon::start(&self.tools.lb, &balancer, self.files("lb"), config)?);
         Ok(())
     }
 
@@ -110,15 +118,47 @@ impl Site {
         take(&mut self.servers, node)?.kill().map(drop)
     }
 
-    /// Makes every backend unwrap tunnelled packets.
+    /// Makes every backend unwrap what the balancer sends in tunnels, from the addresses it has on its link to each.
     pub fn decapsulate(&mut self) -> Result<()> {
+        self.decapsulate_with(&[])
+    }
+
+    /// The same with further arguments for `lb decap`, such as more addresses that tunnel packets are taken from.
+    pub fn decapsulate_with(&mut self, arguments: &[&str]) -> Result<()> {
         for node in BACKENDS {
-            let mut command = self.lab.namespace(node).command(&self.tools.lab);
-            command.args(["decap", "--interface", "eth0"]);
-            let log = self.log(node, "decap");
-            let name = format!("the decapsulator of {node}");
-            self.decapsulators.push(Process::spawn_ready(&name, command, &log, DECAP)?);
+            let mut command = self.decap_command(node);
+            command.args(["--from", &node.gateway4().to_string(), "--from", &node.gateway6().to_string()]);
+            command.args(arguments);
+            self.start_decap(node, command)?;
         }
+        Ok(())
+    }
+
+    /// `lb decap` on the interface of a backend, which still needs to be told from whom.
+    pub fn decap_command(&self, node: Node) -> Command {
+        let mut command = self.lab.namespace(node).command(&self.tools.lb);
+        command.args(["decap", "--interface", "eth0"]);
+        command
+    }
+
+    /// Runs `lb decap` on a backend.
+    pub fn start_decap(&mut self, node: Node, command: Command) -> Result<()> {
+        let name = format!("the decapsulator of {node}");
+        let process = Process::spawn_ready(&name, command, &self.log(node, "decap"), LOAD)?;
+        self.decapsulators.push((node, process));
+        Ok(())
+    }
+
+    /// The decapsulator of a backend, to be ended.
+    pub fn take_decap(&mut self, node: Node) -> Result<Process> {
+        take(&mut self.decapsulators, node)
+    }
+
+    fn start_receiver(&mut self, node: Node) -> Result<()> {
+        let mut command = self.lab.namespace(node).command(&self.tools.lab);
+        command.args(["receive", "--interface", "eth0"]);
+        let name = format!("the receiver of {node}");
+        self.receivers.push((node, Process::spawn_ready(&name, command, &self.log(node, "receive"), LOAD)?));
         Ok(())
     }
 
@@ -169,20 +209,20 @@ impl Site {
 
     /// Lets everything outlive its owner.
     pub fn keep(self) {
-        let Self { daemon, servers, pulses, decapsulators, directory, lab, .. } = self;
+        let Self { daemon, servers, pulses, decapsulators, receivers, directory, lab, .. } = self;
         // What is kept is the directory; its path is known already.
         drop(directory.keep());
         lab.keep();
-        let servers = servers.into_iter().chain(pulses).map(|(_, process)| process);
-        let daemon = daemon.into_iter().map(|daemon| daemon.process);
-        daemon.chain(servers).chain(decapsulators).for_each(Process::keep);
+        let others = servers.into_iter().chain(pulses).chain(decapsulators).chain(receivers);
+        let others = others.map(|(_, process)| process);
+        daemon.into_iter().map(|daemon| daemon.process).chain(others).for_each(Process::keep);
     }
 
     /// Every process of it.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        let servers = self.servers.iter().chain(&self.pulses).map(|(_, process)| process);
-        let daemon = self.daemon.iter().map(|daemon| &daemon.process);
-        daemon.chain(servers).chain(&self.decapsulators)
+        let others = [&self.servers, &self.pulses, &self.decapsulators, &self.receivers];
+        let others = others.into_iter().flatten().map(|(_, process)| process);
+        self.daemon.iter().map(|daemon| &daemon.process).chain(others)
     }
 
     /// By what to recognise later whether anything of the site is left.
@@ -198,7 +238,7 @@ impl Site {
 /// A node's process out of many.
 fn take(processes: &mut Vec<(Node, Process)>, node: Node) -> Result<Process> {
     let at = processes.iter().position(|(owner, _)| *owner == node);
-    let (_, process) = processes.swap_remove(at.with_context(|| format!("{node} has no such servers"))?);
+    let (_, process) = processes.swap_remove(at.with_context(|| format!("{node} has no such process"))?);
     Ok(process)
 }
 

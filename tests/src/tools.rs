@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 /// The two programs that a lab runs.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    /// `lb-lab`, for its hidden subcommands: servers, decapsulation.
+    /// `lb-lab`, for its hidden subcommand: servers.
     pub lab: PathBuf,
     /// `lb`, the program under test.
     pub lb: PathBuf,

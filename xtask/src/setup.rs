@@ -19,7 +19,7 @@ pub(crate) enum Purpose {
     Run,
     /// That, and comparing with others.
     Measure,
-    /// That, and rustfmt and clippy.
+    /// That, and checking and testing.
     Test,
 }
 
@@ -27,6 +27,9 @@ pub(crate) enum Purpose {
 const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux")];
 /// The programs of those that the load balancer is compared with.
 const RIVALS: [(&str, &str); 1] = [("nft", "nftables")];
+
+/// A reader of packets that is not ours, for tests of what the programs write.
+const READERS: [(&str, &str); 1] = [("tshark", "tshark")];
 
 /// Makes the machine ready, or says what it lacks. Silent and quick if it is ready.
 pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
@@ -77,7 +80,8 @@ fn program_item(program: &str, package: &str) -> Item {
 
 fn missing_programs(purpose: Purpose) -> impl Iterator<Item = (&'static str, &'static str)> {
     let rivals = RIVALS.into_iter().filter(move |_| purpose != Purpose::Run);
-    PROGRAMS.into_iter().chain(rivals).filter(|(program, _)| !is_on_path(program))
+    let readers = READERS.into_iter().filter(move |_| purpose == Purpose::Test);
+    PROGRAMS.into_iter().chain(rivals).chain(readers).filter(|(program, _)| !is_on_path(program))
 }
 
 /// A user's `PATH` may lack the directories of administration programs, which are found all the same.

@@ -1,10 +1,12 @@
 //! The command line's grammar.
 
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use crate::model::Weight;
+use crate::model::{GUE_PORT, Weight};
 
 /// A layer-4 load balancer that forwards in XDP.
 #[derive(Debug, Parser)]
@@ -13,7 +15,7 @@ use crate::model::Weight;
     version,
     arg_required_else_help = true,
     after_help = "Examples:\n  lb config check lb.toml\n  lb run --config lb.toml\n  lb status\n  lb \
-        backend drain web 10.0.1.2:80\n\nExit codes:\n  0 ok   1 a negative answer   2 usage   3 daemon \
+        backend drain web 10.0.1.2:80\n  lb decap --interface eth0 --from 192.0.2.5\n\nExit codes:\n  0 ok   1 a negative answer   2 usage   3 daemon \
         unreachable   4 refused   5 not found"
 )]
 pub struct Args {
@@ -48,6 +50,14 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// On a backend: unwrap what balancers send in tunnels (modes ipip and gue), until SIGTERM or SIGINT
+    #[command(
+        after_help = "Examples:\n  lb decap --interface eth0 --from 192.0.2.5\n  lb decap --interface eth0 \
+                            --interface eth1 --from 10.99.0.0/16 --from fd00:1::/96 --metrics \
+                            127.0.0.1:9442\n\nTunnel packets end at the addresses of this host's interfaces, without \
+                            those of lo. Everything else is left alone."
+    )]
+    Decap(DecapArgs),
     /// Work on configuration files
     #[command(subcommand, after_help = "Example:\n  lb config check lb.toml")]
     Config(ConfigCommand),
@@ -119,6 +129,24 @@ pub struct LimitArgs {
 fn parse_key(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE such as burst=400")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// What to unwrap.
+#[derive(Debug, ClapArgs)]
+pub struct DecapArgs {
+    /// Where tunnel packets arrive; can be repeated
+    #[arg(short, long = "interface", required = true, value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// The balancers: an address or a prefix of their outer headers' sources; can be repeated
+    // A text, as of a backend's address.
+    #[arg(short, long, required = true, value_name = "ADDRESS[/BITS]")]
+    pub from: Vec<String>,
+    /// The UDP port that GUE tunnels end at
+    #[arg(long, value_parser = parse_port, default_value_t = GUE_PORT, value_name = "PORT")]
+    pub gue_port: NonZeroU16,
+    /// Where to serve Prometheus metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Work on configuration files.
@@ -199,6 +227,10 @@ pub struct BackendArgs {
     /// The backend's ADDRESS:PORT, with * for every port
     // A text: a wrong address is refused in the words of the configuration, not as a mistake in usage.
     pub address: String,
+}
+
+fn parse_port(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| "expected a number from 1 to 65535".to_owned())
 }
 
 fn parse_weight(text: &str) -> Result<Weight, String> {

@@ -17,14 +17,16 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 pub use self::args::{
-    Args, BackendArgs, BackendCommand, Command, ConfigCommand, LimitArgs, LimitCommand, Output,
+    Args, BackendArgs, BackendCommand, Command, ConfigCommand, DecapArgs, LimitArgs, LimitCommand, Output,
     ServiceCommand,
 };
 
 use crate::client::{Client, ClientError};
 use crate::config::{self, DEFAULT_SOCKET};
 use crate::daemon;
-use crate::model::Endpoint;
+use crate::datapath::Attachment;
+use crate::decap;
+use crate::model::{Endpoint, Prefix};
 use crate::view::{AddBackend, Applied, SetBackend};
 
 /// How a command ended.
@@ -71,6 +73,7 @@ pub fn run(args: Args, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
 fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -> Result<(), Failure> {
     match command {
         Command::Run { config } => run_daemon(&config, socket),
+        Command::Decap(args) => decap(args, screen),
         Command::Config(ConfigCommand::Check { file }) => check(&file, screen),
         Command::Status => {
             let status = block_on(client(socket).status())??;
@@ -151,6 +154,24 @@ fn run_daemon(file: &Path, socket: Option<PathBuf>) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::runtime(&error))?;
     runtime.block_on(daemon::run(config)).map_err(|error| Failure::new(Exit::Negative, with_sources(&error)))
+}
+
+fn decap(args: DecapArgs, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let DecapArgs { interfaces, from, gue_port, metrics } = args;
+    let sender = |text: &String| text.parse::<Prefix>();
+    let senders = from.iter().map(sender).collect::<Result<_, _>>();
+    let senders = senders.map_err(|error| Failure::new(Exit::Refused, format!("--from {error}")))?;
+    start_log()?;
+    let options = decap::Options { interfaces, senders, gue_port, metrics };
+    let counted = block_on(decap::run(options, |attachments| screen.say(&decapsulating(attachments))))?;
+    let report = counted.map_err(|error| Failure::new(Exit::Negative, with_sources(&error)))?;
+    screen.show(&report, |report| screens::decap(report))
+}
+
+fn decapsulating(attachments: &[Attachment]) -> String {
+    let on: Vec<_> =
+        attachments.iter().map(|one| format!("{} ({})", one.interface, one.mode.name())).collect();
+    format!("decapsulating on {}", on.join(", "))
 }
 
 fn start_log() -> Result<(), Failure> {
@@ -235,6 +256,14 @@ struct Screen<'o> {
 }
 
 impl Screen<'_> {
+    /// A line for people while a command goes on; programs get only what it ends with.
+    fn say(&mut self, line: &str) {
+        if matches!(self.output, Output::Table) {
+            // Whoever does not listen any more can still be served.
+            drop(writeln!(self.out, "{line}").and_then(|()| self.out.flush()));
+        }
+    }
+
     fn show<T: Serialize>(&mut self, value: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         let text = match self.output {
             Output::Table => table(value),

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::units::{count, duration, grouped, percent, plural, share};
 use crate::config::Config;
+use crate::decap::InterfaceReport;
 use crate::model::AdminState;
 use crate::view::{
     Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, ReasonCount, ServiceView, Status,
@@ -219,6 +220,17 @@ pub(super) fn applied(applied: &Applied) -> String {
         "{summary} (generation {generation}): {moved} of {slots_total} slots moved, the least possible is \
          {least}\n"
     )
+}
+
+/// What a decapsulator counted, without what never happened.
+pub(super) fn decap(interfaces: &[InterfaceReport]) -> String {
+    let rows = interfaces.iter().flat_map(|interface| {
+        let met = interface.results.iter().filter(|result| result.packets > 0);
+        met.map(|result| {
+            [interface.name.clone(), result.reason.clone(), count(result.packets), result.meaning.clone()]
+        })
+    });
+    table(["INTERFACE", "RESULT", "PACKETS", "MEANING"], &[2], rows)
 }
 
 /// A configuration without mistakes.

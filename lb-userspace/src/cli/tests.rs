@@ -126,6 +126,25 @@ fn a_wrong_address_is_refused_without_a_daemon() {
 }
 
 #[test]
+fn a_wrong_balancer_of_decap_is_refused_before_anything_is_touched() {
+    let expected = "lb: --from \"192.0.2.1/24\": bits behind the prefix are set: write 192.0.2.0/24; expected ADDRESS \
+        or ADDRESS/BITS such as 192.0.2.5, 192.0.2.0/24 or fd00:1::/64\n";
+    let ran = lb(&["decap", "--interface", "eth0", "--from", "192.0.2.5", "--from", "192.0.2.1/24"]);
+    assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Refused, "", expected));
+}
+
+#[test]
+fn decap_needs_interfaces_balancers_and_a_port() {
+    let good = ["lb", "decap", "--interface", "eth0", "--from", "192.0.2.5"];
+    let kind = |words: &[&str]| Args::try_parse_from(words).unwrap_err().kind();
+    assert!(Args::try_parse_from(good).is_ok());
+    assert_eq!(kind(&good[..4]), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind(&[&good[..2], &good[4..]].concat()), ErrorKind::MissingRequiredArgument);
+    assert_eq!(kind(&[&good[..], &["--gue-port", "0"]].concat()), ErrorKind::ValueValidation);
+    assert_eq!(kind(&[&good[..], &["--metrics", "localhost"]].concat()), ErrorKind::ValueValidation);
+}
+
+#[test]
 fn an_absent_daemon_is_exit_3() {
     let commands: [&[&str]; 4] = [
         &["status"],

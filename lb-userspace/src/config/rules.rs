@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::layout::{MAX_INTERFACES, MAX_LIMITERS};
+use lb_common::layout::{MAX_ATTACHED, MAX_LIMITERS};
 use lb_common::limiter::WINDOW_RANGES;
 use lb_common::maglev::TableSize;
 use lb_common::slot::BackendId;
@@ -274,12 +274,12 @@ pub fn check_windows<'l>(all: impl IntoIterator<Item = &'l Limit>) -> Result<(),
 
 /// Why so many interfaces cannot be attached to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} interfaces are named; expected from 1 to {MAX_INTERFACES}, such as [\"eth0\"]")]
+#[error("{0} interfaces are named; expected from 1 to {MAX_ATTACHED}, such as [\"eth0\"]")]
 pub struct InterfacesError(usize);
 
 /// Each interface has its own counters, of which the program has a fixed number.
 pub fn check_interfaces(number: usize) -> Result<(), InterfacesError> {
-    if (1..=MAX_INTERFACES).contains(&number) { Ok(()) } else { Err(InterfacesError(number)) }
+    if (1..=MAX_ATTACHED).contains(&number) { Ok(()) } else { Err(InterfacesError(number)) }
 }
 
 /// Why a name cannot be an interface's.

@@ -175,7 +175,7 @@ const OUTSIDE_SERVICES: &[(&str, &str)] = &[
     ("[daemon]\n", "lb.toml:1: daemon.interfaces: missing; expected interfaces = [\"eth0\"]"),
     (
         "[daemon]\ninterfaces = []\n",
-        "lb.toml:2: daemon.interfaces: 0 interfaces are named; expected from 1 to 16, such as [\"eth0\"]",
+        "lb.toml:2: daemon.interfaces: 0 interfaces are named; expected from 1 to 15, such as [\"eth0\"]",
     ),
     (
         "[daemon]\ninterfaces = \"eth0\"\n",

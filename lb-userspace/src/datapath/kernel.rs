@@ -1,12 +1,10 @@
 //! The program and its tables in the kernel.
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
-use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
@@ -16,7 +14,9 @@ use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::attach::{AttachError, Attachment, attach};
 use super::mapping::{Mapping, Row};
+use super::object::{counters, program, row};
 use super::program_log::ProgramLog;
 use super::{BALANCER_OBJECT, Capacity, Datapath, Store, Table, TableError, settings};
 
@@ -69,65 +69,6 @@ pub enum LoadError {
     /// Something that this very build should contain is not in the object.
     #[error("the embedded program has no {0}: this build is broken, build it again")]
     Incomplete(&'static str),
-}
-
-/// How the program is attached to an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachMode {
-    /// In the driver, before the kernel allocates anything.
-    Native,
-    /// In the network stack: works everywhere, many times slower.
-    Generic,
-}
-
-impl AttachMode {
-    /// Its name in output and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-}
-
-/// Why the program could not be attached.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// Something else is there.
-    #[error(
-        "{interface} already has an XDP program; find it with `ip -details link show {interface}` and stop its owner; \
-         one that nobody owns goes with `ip link set {interface} xdp off`"
-    )]
-    Busy {
-        /// The interface.
-        interface: String,
-    },
-    /// The kernel refused both modes.
-    #[error("cannot attach to {interface}: {source}")]
-    Refused {
-        /// The interface.
-        interface: String,
-        /// The kernel's reason.
-        source: ProgramError,
-    },
-    /// The kernel has no BPF links for XDP.
-    #[error(
-        "cannot attach to {interface}: the kernel offers no BPF link for it, so it could not be detached safely"
-    )]
-    NoLink {
-        /// The interface.
-        interface: String,
-    },
-}
-
-/// The program on one interface; detaches when dropped.
-#[derive(Debug)]
-pub struct Attachment {
-    /// Name of the interface.
-    pub interface: String,
-    /// How it is attached.
-    pub mode: AttachMode,
-    _link: FdLink,
 }
 
 /// A loaded program and its tables.
@@ -246,66 +187,8 @@ impl KernelDatapath {
 
     /// Attaches the program natively, else generically with a warning that says why.
     pub fn attach(&mut self, interface: &str, index: u32) -> Result<Attachment, AttachError> {
-        match self.attach_in(interface, index, AttachMode::Native) {
-            Err(AttachError::Refused { source, .. }) => {
-                let reason = innermost(&source);
-                let attachment = self.attach_in(interface, index, AttachMode::Generic)?;
-                tracing::warn!(
-                    "{interface}: attached in generic mode, many times slower, because its driver refused native XDP: \
-                     {reason}"
-                );
-                Ok(attachment)
-            }
-            other => other,
-        }
+        attach(self.program()?, interface, index)
     }
-
-    fn attach_in(
-        &mut self,
-        interface: &str,
-        index: u32,
-        mode: AttachMode,
-    ) -> Result<Attachment, AttachError> {
-        let flags = match mode {
-            AttachMode::Native => XdpMode::Driver,
-            AttachMode::Generic => XdpMode::Skb,
-        };
-        let refused = |source: ProgramError| attach_error(interface, source);
-        let program: &mut Xdp = match self.ebpf.program_mut("balance") {
-            Some(program) => program.try_into().map_err(refused)?,
-            None => return Err(AttachError::NoLink { interface: interface.to_owned() }),
-        };
-        let id = program.attach_to_if_index(index, flags).map_err(refused)?;
-        let link = program.take_link(id).map_err(refused)?;
-        // Where there is no BPF link aya attaches by netlink, which outlives a crash; dropping that link detaches it.
-        let link = link.try_into().map_err(|_| AttachError::NoLink { interface: interface.to_owned() })?;
-        Ok(Attachment { interface: interface.to_owned(), mode, _link: link })
-    }
-}
-
-fn attach_error(interface: &str, source: ProgramError) -> AttachError {
-    let interface = interface.to_owned();
-    match os_error(&source).and_then(std::io::Error::raw_os_error) {
-        Some(code) if code == Errno::BUSY.raw_os_error() || code == Errno::EXIST.raw_os_error() => {
-            AttachError::Busy { interface }
-        }
-        _ => AttachError::Refused { interface, source },
-    }
-}
-
-fn os_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
-    match error.downcast_ref() {
-        Some(io) => Some(io),
-        None => error.source().and_then(os_error),
-    }
-}
-
-fn innermost(error: &ProgramError) -> String {
-    os_error(error).map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp, LoadError> {
-    Ok(ebpf.program_mut(name).ok_or(LoadError::Incomplete(name))?.try_into()?)
 }
 
 /// Tells `balance` where the other programs are.
@@ -330,26 +213,6 @@ const FLOW_SET_WORDS: usize = size_of::<FlowLines>() / size_of::<u64>();
 /// The word of a place's entry. Its detail is [`WAYS`] words further on.
 fn entry_word(place: usize) -> usize {
     place / WAYS * FLOW_SET_WORDS + place % WAYS
-}
-
-fn counters<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, T>, LoadError>
-where
-    T: aya::Pod,
-{
-    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete(name))?;
-    PerCpuArray::try_from(map).map_err(|source| LoadError::Table { name, source })
-}
-
-/// A row of counters of every CPU.
-fn row<M, T>(map: &PerCpuArray<M, T>, name: &'static str, row: u32) -> Result<Vec<T>, TableError>
-where
-    M: Borrow<MapData>,
-    T: aya::Pod,
-{
-    let values = map.get(&row, 0);
-    let values =
-        values.map_err(|e| TableError { table: name, entry: row as usize, reason: e.to_string() })?;
-    Ok(values.iter().copied().collect())
 }
 
 impl Datapath for KernelDatapath {

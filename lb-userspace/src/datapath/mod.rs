@@ -3,6 +3,7 @@
 //! What the tables should hold is an [`Image`]. [`Image::changes`] says which words have to be stored, in which order, and
 //! [`apply`] stores them. Nothing else writes.
 
+pub(crate) mod attach;
 #[cfg(test)]
 pub(crate) mod double;
 #[cfg(test)]
@@ -11,12 +12,12 @@ mod image;
 mod kernel;
 mod mapping;
 mod memory;
+pub(crate) mod object;
 mod program_log;
 
+pub use attach::{AttachError, AttachMode, Attachment};
 pub use image::{Changes, Image, Store};
-pub use kernel::{
-    AttachError, AttachMode, Attachment, KernelDatapath, LoadError, MINIMUM_KERNEL, check_host,
-};
+pub use kernel::{KernelDatapath, LoadError, MINIMUM_KERNEL, check_host};
 pub use memory::MemoryDatapath;
 
 use lb_common::flow::{Detail, Entry, WAYS};
@@ -215,13 +216,32 @@ fn publish<D: Datapath + ?Sized>(datapath: &mut D, changes: &Changes) -> Result<
 
 /// The program's read-only settings.
 pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfaces: &[u32]) -> Settings {
+    let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
+    // What the kernel says of its coarse clock is the length of its tick, and below a second.
+    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.unsigned_abs() as u32;
+    let interfaces = rows(interfaces);
+    Settings { hash_key, bucket_sets, flow_sets, fragment_sets, tick_ns, interfaces }
+}
+
+/// The rows of counters that a program has for its interfaces.
+pub(crate) fn rows(interfaces: &[u32]) -> [u32; MAX_INTERFACES] {
     let mut rows = [0; MAX_INTERFACES];
     // Row 0 is for interfaces that are not listed, so that a count is never lost.
     for (row, interface) in rows.iter_mut().skip(1).zip(interfaces) {
         *row = *interface;
     }
-    let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
-    // What the kernel says of its coarse clock is the length of its tick, and below a second.
-    let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.cast_unsigned() as u32;
-    Settings { hash_key, bucket_sets, flow_sets, fragment_sets, tick_ns, interfaces: rows }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::layout::MAX_ATTACHED;
+
+    use super::*;
+
+    #[test]
+    fn as_many_interfaces_as_may_be_attached_have_rows() {
+        let interfaces: Vec<u32> = (1..).take(MAX_ATTACHED).collect();
+        assert!(interfaces.iter().all(|index| rows(&interfaces)[*index as usize] == *index));
+    }
 }

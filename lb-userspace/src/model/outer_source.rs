@@ -1,11 +1,11 @@
 //! The source address of outer headers, as it is written in a configuration.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::ipv4_mistake;
+use super::Prefix;
 
 /// The source address of outer headers: an address, or a prefix whose other bits come from the flow's hash, which spreads
 /// one balancer's packets over a backend's receive queues.
@@ -28,18 +28,16 @@ pub struct OuterSourceError {
 impl OuterSource {
     /// The first of the addresses that it stands for.
     pub fn first(self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & !free_v4(self.prefix)).into(),
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !free_v6(self.prefix)).into(),
-        }
+        self.whole().first()
     }
 
     /// The last of the addresses that it stands for.
     pub fn last(self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() | free_v4(self.prefix)).into(),
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() | free_v6(self.prefix)).into(),
-        }
+        self.whole().last()
+    }
+
+    fn whole(self) -> Prefix {
+        Prefix::of(self.address, self.prefix)
     }
 
     /// How many bits of an address of this family a prefix may name.
@@ -48,65 +46,20 @@ impl OuterSource {
     }
 }
 
-/// The bits behind a prefix.
-fn free_v4(prefix: u8) -> u32 {
-    u32::MAX.checked_shr(prefix.into()).unwrap_or(0)
-}
-
-/// The bits behind a prefix.
-fn free_v6(prefix: u8) -> u128 {
-    u128::MAX.checked_shr(prefix.into()).unwrap_or(0)
-}
-
 impl FromStr for OuterSource {
     type Err = OuterSourceError;
 
     fn from_str(text: &str) -> Result<Self, OuterSourceError> {
-        parse(text).map_err(|reason| OuterSourceError { text: text.to_owned(), reason })
+        let parsed = Prefix::parse(text, Self::lengths);
+        let prefix = parsed.map_err(|reason| OuterSourceError { text: text.to_owned(), reason })?;
+        Ok(Self { address: prefix.address(), prefix: prefix.length() })
     }
-}
-
-fn parse(text: &str) -> Result<OuterSource, String> {
-    let (address, length) =
-        text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-    let address = parse_address(address)?;
-    let lengths = OuterSource::lengths(address);
-    let prefix = match length {
-        None => *lengths.end(),
-        Some(bits) => parse_length(bits, &lengths)?,
-    };
-    let source = OuterSource { address, prefix };
-    let right = OuterSource { address: source.first(), prefix };
-    if source == right { Ok(source) } else { Err(format!("bits behind the prefix are set: write {right}")) }
-}
-
-fn parse_address(text: &str) -> Result<IpAddr, String> {
-    if text.starts_with('[') {
-        return Err("there is no port here, so an IPv6 address stands without brackets".to_owned());
-    }
-    if !text.contains(':') {
-        return text.parse().map(IpAddr::V4).map_err(|_| ipv4_mistake(text));
-    }
-    let address: Ipv6Addr = text.parse().map_err(|_| format!("{text:?} is not an IPv6 address"))?;
-    match address.to_ipv4_mapped() {
-        Some(v4) => Err(format!("{text} is IPv4 in IPv6 clothes: write {v4}")),
-        None => Ok(address.into()),
-    }
-}
-
-fn parse_length(text: &str, lengths: &RangeInclusive<u8>) -> Result<u8, String> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let length = text.parse().ok().filter(|length| digits && lengths.contains(length));
-    length.ok_or_else(|| {
-        format!("prefix length {text:?} is not a number from {} to {}", lengths.start(), lengths.end())
-    })
 }
 
 /// As it is written: an address, or a prefix if not every bit is given.
 impl fmt::Display for OuterSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)?;
-        if self.prefix == *Self::lengths(self.address).end() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+        self.whole().fmt(f)
     }
 }
 

@@ -486,7 +486,8 @@ pub fn hash_key(secret: [u8; 16]) -> HashKey {
     }))
 }
 
-fn vip_key(address: IpAddr) -> VipKey {
+/// An address as the tables hold it.
+pub(crate) fn vip_key(address: IpAddr) -> VipKey {
     match address {
         IpAddr::V4(address) => VipKey::v4(Ipv4Address::new(address.octets())),
         IpAddr::V6(address) => VipKey::v6(Ipv6Address::new(address.octets())),

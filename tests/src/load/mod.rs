@@ -1,8 +1,10 @@
 //! Clients: requests at a rate, a connection that stays open, a bounded flood. All of them end by themselves.
 
+mod bulk;
 mod flood;
 mod held;
 mod http;
+mod ping;
 mod spoofed;
 mod steady;
 mod udp;
@@ -10,9 +12,11 @@ mod udp;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+pub use bulk::echoes_much;
 pub use flood::{Flood, FloodReport, Running};
 pub use held::{Held, allow_many_files};
 pub use http::{KeepAlive, get, requests};
+pub use ping::ping;
 pub use spoofed::{RunningSpoof, SpoofedFlood};
 pub use steady::{Plan, SteadyLoad};
 pub use udp::Asker;

@@ -4,8 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
-use super::{Namespace, existing, features, ip, remove, unique_prefix};
+use super::{Namespace, Node, existing, features, ip, plan, remove, unique_prefix};
 use crate::{interrupt, process};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +39,16 @@ impl Group {
     /// A namespace of the group.
     pub fn namespace(&self, name: &str) -> Namespace {
         Namespace::named(self.full_name(name))
+    }
+
+    /// Gives a namespace of the group the kernel settings of such a machine of the lab.
+    pub fn set_up_like(&self, name: &str, node: Node) -> Result<()> {
+        self.namespace(name).run(|| plan::write_settings(node))?
+    }
+
+    /// What `ip` answers in JSON in a namespace of the group.
+    pub fn query(&self, name: &str, arguments: &[&str]) -> Result<Value> {
+        ip::query(&self.full_name(name), arguments)
     }
 
     /// Runs lines of `ip -batch` in a namespace of the group.

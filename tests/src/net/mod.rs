@@ -10,12 +10,14 @@
 //!
 //! The balancer's kernel routes whatever the XDP program passes: health checks and the backends' direct replies.
 
+mod beyond;
 mod features;
 mod group;
 mod ip;
 mod namespace;
 mod plan;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{fs, process};
@@ -23,6 +25,7 @@ use std::{fs, process};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub use beyond::Beyond;
 pub use group::Group;
 pub use namespace::Namespace;
 pub use plan::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
@@ -104,6 +107,48 @@ impl Lab {
     /// Whether an XDP program sits on an interface.
     pub fn has_xdp(&self, node: Node, interface: &str) -> Result<bool> {
         Ok(self.link(node, interface)?.get("xdp").is_some())
+    }
+
+    /// Lets the clients' links carry `mtu` bytes of IP, the backends' 100 more for outer headers, and the routes say so.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        Node::edges().try_for_each(|node| {
+            let of_link = if matches!(node, Node::Backend(_)) { mtu + 100 } else { mtu };
+            self.set_link_mtu(node, of_link)?;
+            self.ip(node, &plan::default_routes(node, mtu, mtu))
+        })
+    }
+
+    /// Lets the link of a client or backend carry only `mtu` bytes of IP, of which nobody who sends to it is told beforehand.
+    pub fn narrow(&self, node: Node, mtu: u32) -> Result<()> {
+        self.ip(node, &plan::default_routes(node, mtu, plan::CLIENT_MTU))?;
+        self.set_link_mtu(node, mtu)
+    }
+
+    fn set_link_mtu(&self, node: Node, mtu: u32) -> Result<()> {
+        self.ip(Node::Balancer, &[format!("link set {node} mtu {mtu}")])?;
+        self.ip(node, &[format!("link set eth0 mtu {mtu}")])
+    }
+
+    /// Makes the balancer's device towards a client a port of a new bridge, which has its addresses from now on.
+    pub fn put_behind_bridge(&self, node: Node, bridge: &str) -> Result<()> {
+        let (v4, v6) = (node.gateway4(), node.gateway6());
+        self.ip(
+            Node::Balancer,
+            &[
+                format!("link add {bridge} type bridge"),
+                format!("address flush dev {node}"),
+                format!("link set {node} master {bridge}"),
+                format!("address add {v4}/24 dev {bridge}"),
+                format!("address add {v6}/64 dev {bridge} nodad"),
+                format!("link set {bridge} up"),
+            ],
+        )
+    }
+
+    /// How many bytes of IP `node` believes to fit the way to an address, if somebody or something told it.
+    pub fn path_mtu(&self, node: Node, to: IpAddr) -> Result<Option<u64>> {
+        let routes = ip::query(&self.name(node), &["route", "get", &to.to_string()])?;
+        Ok(routes[0]["metrics"][0]["mtu"].as_u64())
     }
 
     /// Runs lines of `ip -batch` in the namespace of `node`.

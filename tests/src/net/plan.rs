@@ -24,8 +24,10 @@ pub const CLIENTS: [Node; 2] = [Node::Client(1), Node::Client(2)];
 /// Every backend.
 pub const BACKENDS: [Node; 3] = [Node::Backend(1), Node::Backend(2), Node::Backend(3)];
 
-/// Room for the outer header of a tunnel (40 bytes of IPv6) above the clients' 1500.
-const BACKEND_MTU: u32 = 1600;
+/// What the clients' links carry.
+pub(super) const CLIENT_MTU: u32 = 1500;
+/// Room for the outer headers of a tunnel (48 bytes of IPv6 and UDP) above that.
+const BACKEND_MTU: u32 = CLIENT_MTU + 100;
 
 /// Device features of the clients' and backends' ends.
 ///
@@ -148,9 +150,8 @@ pub(super) fn edge_lines(node: Node) -> Vec<String> {
         format!("address add {v4}/24 dev eth0"),
         format!("address add {v6}/64 dev eth0 nodad"),
         "link set eth0 up".to_owned(),
-        format!("route add default via {}", node.gateway4()),
-        format!("route add default via {} dev eth0", node.gateway6()),
     ];
+    lines.extend(default_routes(node, CLIENT_MTU, CLIENT_MTU));
     if matches!(node, Node::Backend(_)) {
         lines.push(format!("address add {VIP4}/32 dev lo"));
         lines.push(format!("address add {VIP6}/128 dev lo nodad"));
@@ -158,10 +159,19 @@ pub(super) fn edge_lines(node: Node) -> Vec<String> {
     lines
 }
 
+/// The ways to the others, which carry `mtu` bytes of IP, while the other ends of connections are told of `told`.
+pub(super) fn default_routes(node: Node, mtu: u32, told: u32) -> [String; 2] {
+    let (v4, v6, tcp4, tcp6) = (node.gateway4(), node.gateway6(), told - 40, told - 60);
+    [
+        format!("route replace default via {v4} dev eth0 mtu {mtu} advmss {tcp4}"),
+        format!("route replace default via {v6} dev eth0 mtu {mtu} advmss {tcp6}"),
+    ]
+}
+
 const fn mtu(node: Node) -> u32 {
     match node {
         Node::Backend(_) => BACKEND_MTU,
-        _ => 1500,
+        _ => CLIENT_MTU,
     }
 }
 
@@ -193,7 +203,8 @@ fn settings(node: Node) -> Vec<(&'static str, &'static str)> {
             // A backend must not answer ARP for the VIP on its lo, nor ask with it as the sender.
             settings.extend([("ipv4/conf/all/arp_ignore", "1"), ("ipv4/conf/all/arp_announce", "2")]);
         }
-        Node::Client(_) => {}
+        // Whoever is root may ping.
+        Node::Client(_) => settings.push(("ipv4/ping_group_range", "0 0")),
     }
     settings
 }

@@ -20,6 +20,9 @@ pub const HTTP_PORT: u16 = 80;
 /// Where TCP and UDP are echoed (RFC 862).
 pub const ECHO_PORT: u16 = 7;
 
+/// How much further up a backend of mode `nat` serves the same on its own addresses.
+pub const NAT_OFFSET: u16 = 8000;
+
 /// Where health checks connect that are to fail by themselves, without anything happening to the service.
 pub const PULSE_PORT: u16 = 81;
 
@@ -46,15 +49,18 @@ pub struct Serve {
 
 impl Serve {
     /// What a backend of the lab serves. TCP listens everywhere; a UDP reply leaves from the address that its socket
-    /// is bound to, so there is a socket for each VIP.
+    /// is bound to, so there is a socket for each VIP and each address of its own.
     pub fn backend(node: Node) -> Self {
-        let everywhere = |port| vec![SocketAddr::from(([0u16; 8], port))];
+        let everywhere =
+            |port| [port, port + NAT_OFFSET].map(|port| SocketAddr::from(([0u16; 8], port))).to_vec();
         let vips = [(VIP4, ECHO_PORT).into(), (VIP6, ECHO_PORT).into()];
+        let own = [ECHO_PORT, ECHO_PORT + NAT_OFFSET]
+            .map(|port| [(node.ipv4(), port).into(), (node.ipv6(), port).into()]);
         Self {
             name: node.to_string(),
             http: everywhere(HTTP_PORT),
             tcp_echo: everywhere(ECHO_PORT),
-            udp_echo: vips.to_vec(),
+            udp_echo: [vips, own[0], own[1]].concat(),
         }
     }
 

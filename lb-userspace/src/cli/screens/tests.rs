@@ -138,3 +138,19 @@ fn a_change_tells_what_it_moved() {
     change.slots_total = 0;
     assert_eq!(applied(&change), "web: backend 10.0.1.9:8080 added (generation 3)\n");
 }
+
+#[test]
+fn a_decapsulator_tells_what_happened_and_not_what_did_not() {
+    let result = |reason: &str, meaning: &str, packets| ReasonCount {
+        reason: reason.to_owned(),
+        meaning: meaning.to_owned(),
+        packets,
+    };
+    let report = InterfaceReport {
+        name: "eth0".to_owned(),
+        mode: "native".to_owned(),
+        results: vec![result("unwrapped_gue", "It was.", 92_100), result("unlisted", "It came.", 0)],
+    };
+    let expected = "INTERFACE  RESULT         PACKETS  MEANING\neth0       unwrapped_gue    92.1k  It was.\n";
+    assert_eq!(decap(&[report]), expected);
+}
