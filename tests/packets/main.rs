@@ -7,6 +7,7 @@ mod decoder;
 mod fixtures;
 mod lawful;
 mod laws;
+mod limits;
 mod lists;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     trials.extend(lists::trials());
     trials.extend(decap::trials());
     trials.push(decoder::trial());
+    trials.extend(limits::trials());
     let conclusion = match run(&arguments, trials) {
         Ok(conclusion) => conclusion,
         Err(error) => {

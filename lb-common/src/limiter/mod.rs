@@ -257,6 +257,7 @@ fn conclude<T: Tables>(tables: &T, limiter: &LimiterEntry, asker: &Asker, admiss
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::HashKey;
     use rule::Algorithm;
     use std::vec::Vec;
 
@@ -309,6 +310,33 @@ mod tests {
         assert_eq!(charge(&set, 2, 0x1000_0000 + 2_000_000, &rule, 1), Admission::Admitted);
         assert_eq!(set.load(0) >> STATE_BITS, 2, "the first way was free again");
         assert_eq!(set.load(1), 0);
+    }
+
+    /// Two sources share a bucket if set and tag agree: 2^7 sets and 2^16 tags make one pair in 2^23.
+    #[test]
+    fn sources_share_buckets_as_rarely_as_chance_has_it() {
+        let sources = 50_000_u32;
+        let expected = f64::from(sources) * f64::from(sources - 1) / 2.0 / f64::from(1 << 23);
+        let random = core::array::from_fn(|n| (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let key = HashKey::from_random(random);
+        let sets = Sets { first: 0, count: 1 << 7 };
+        // Neighbours in IPv4, in the upper and in the lower half of IPv6: as unlike random numbers as addresses get.
+        let addresses: [fn(u64) -> [u64; 2]; 3] = [
+            |n| [0, (0xc633_0000 + n) << 32 | 0xffff_0000],
+            |n| [u64::to_be(0x2001_0db8_0000_0000 + n), 0],
+            |n| [0xb80d_0120, u64::to_be(n)],
+        ];
+        for address in addresses {
+            let place = |n| {
+                let hash = key.source(address(n), 7);
+                (sets.find(hash), hash as u16)
+            };
+            let mut places: Vec<_> = (0..sources).map(|n| place(n.into())).collect();
+            places.sort_unstable();
+            let shared = places.windows(2).filter(|pair| pair[0] == pair[1]).map(|_| 1.0).sum::<f64>();
+            // Five standard deviations of a Poisson distribution.
+            assert!((shared - expected).abs() < 5.0 * expected.sqrt(), "{shared} pairs, {expected} expected");
+        }
     }
 
     #[test]

@@ -60,8 +60,8 @@ async fn limits_travel_from_the_client_to_the_controller() {
     let daemon = Daemon::start();
     let client = client(&daemon);
     let view = client.limit(Some("web"), "source-packets").await.unwrap();
-    assert_eq!(client.limits(Some("web")).await.unwrap(), [view.clone()]);
-    assert_eq!(client.limits(None).await.unwrap(), [view.clone()]);
+    assert_eq!(client.limits(Some("web")).await.unwrap(), std::slice::from_ref(&view));
+    assert_eq!(client.limits(None).await.unwrap(), std::slice::from_ref(&view));
     client.set_limit(Some("web"), "second", &view.settings).await.unwrap();
     client.set_limit(None, "first", &view.settings).await.unwrap();
     client.remove_limit(Some("web"), "second").await.unwrap();

@@ -285,11 +285,11 @@ fn read_item(node: &Node<'_>) -> Option<Limit> {
             keys.insert((*key).to_owned(), node.scalar()?);
         }
     }
-    let note = |LimitMistake { key, message }| match section.optional(&key) {
-        Some(node) => node.note(message),
+    let tell = |LimitMistake { key, message }| match section.optional(&key) {
+        Some(value) => value.note(message),
         None => section.note(&key, message),
     };
-    read_limit(&keys).map_err(|mistakes| mistakes.into_iter().for_each(note)).ok()
+    read_limit(&keys).map_err(|mistakes| mistakes.into_iter().for_each(tell)).ok()
 }
 
 /// A policy as far as tests and examples need it: so many packets a second of each source, dropped beyond.

@@ -32,32 +32,30 @@ pub enum RateError {
 const SCALES: [(&str, u64); 4] =
     [("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)];
 
-/// A whole number and a letter of [`SCALES`] or none; `None` in `Some` if it exceeds 64 bits.
-fn scaled(text: &str) -> Option<Option<u64>> {
+/// A whole number and a letter of [`SCALES`] or none; what exceeds 64 bits is their largest number.
+fn scaled(text: &str) -> Option<u64> {
     let split = |(letter, scale)| Some((text.strip_suffix(letter)?, scale));
     let (digits, scale) = SCALES.into_iter().find_map(split).unwrap_or((text, 1));
-    is_digits(digits).then(|| digits.parse::<u64>().ok()?.checked_mul(scale))
+    is_digits(digits).then(|| digits.parse().unwrap_or(u64::MAX).saturating_mul(scale))
 }
 
 /// Reads packets or connections a second: a whole number, then nothing, `k` (thousand) or `M` (million), then `/s`.
 pub fn parse_rate(text: &str) -> Result<u64, RateError> {
     let number = text.strip_suffix("/s").filter(|number| !number.ends_with(['G', 'T'])).and_then(scaled);
-    let number = number.ok_or_else(|| RateError::Syntax(text.to_owned()))?;
-    let inside = number.filter(|rate| (1..=MAX_UNIT_RATE).contains(rate));
-    inside.ok_or_else(|| RateError::Range(text.to_owned()))
+    let rate = number.ok_or_else(|| RateError::Syntax(text.to_owned()))?;
+    if (1..=MAX_UNIT_RATE).contains(&rate) { Ok(rate) } else { Err(RateError::Range(text.to_owned())) }
 }
 
 /// Reads bits a second: a whole number, nothing or a letter from `k` to `T`, then `bit/s`.
 pub fn parse_bit_rate(text: &str) -> Result<u64, RateError> {
     let number = text.strip_suffix("bit/s").and_then(scaled);
-    let number = number.ok_or_else(|| RateError::BitSyntax(text.to_owned()))?;
-    let inside = number.filter(|rate| (8..=MAX_BIT_RATE).contains(rate));
-    inside.ok_or_else(|| RateError::BitRange(text.to_owned()))
+    let rate = number.ok_or_else(|| RateError::BitSyntax(text.to_owned()))?;
+    if (8..=MAX_BIT_RATE).contains(&rate) { Ok(rate) } else { Err(RateError::BitRange(text.to_owned())) }
 }
 
 /// Reads bits: a whole number, nothing or a letter from `k` to `T`, then `bit`.
 pub fn parse_bits(text: &str) -> Result<u64, RateError> {
-    text.strip_suffix("bit").and_then(scaled).flatten().ok_or_else(|| RateError::Bits(text.to_owned()))
+    text.strip_suffix("bit").and_then(scaled).ok_or_else(|| RateError::Bits(text.to_owned()))
 }
 
 /// A number as [`parse_rate`] reads it before its `/s`.

@@ -12,6 +12,7 @@ use lb_common::maglev::Disruption;
 use lb_common::verdict::{AnswerReason, DropReason, PassReason};
 use lb_common::wire::Mac;
 
+use super::contended::Contended;
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
 use super::{Change, ChangeError, edits};
@@ -74,6 +75,7 @@ pub(super) struct Core<D> {
     image: Image,
     ledger: Ledger,
     pressure: Pressure,
+    contended: Contended,
     generation: u64,
     interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
@@ -96,6 +98,7 @@ impl<D: Datapath> Core<D> {
             image: Image::default(),
             ledger: Ledger::default(),
             pressure: Pressure::default(),
+            contended: Contended::default(),
             generation: 0,
             interfaces: BTreeMap::new(),
             behind: false,
@@ -488,6 +491,24 @@ impl<D: Datapath> Core<D> {
             }
         };
         views.map_err(|error| ChangeError::Refused(error.to_string()))
+    }
+
+    /// Tells the log of limiters that began to let packets through for want of buckets.
+    pub(super) fn watch_limiters(&mut self) -> Result<(), TableError> {
+        let counts = self.services.limiters().map(|(key, _)| {
+            let contended = self.ledger.limiter(&key, &self.datapath)?.contended;
+            Ok((key, contended))
+        });
+        for key in self.contended.record(counts.collect::<Result<_, _>>()?) {
+            let service = key.service.as_deref().unwrap_or("*");
+            tracing::warn!(
+                "limiter {} of service {service}: its buckets are full of busy sources, others pass unasked \
+                 (lb limit show '{service}' {})",
+                key.name,
+                key.name
+            );
+        }
+        Ok(())
     }
 
     fn limit_view(&self, key: LimiterKey, limit: &Limit) -> Result<LimitView, TableError> {

@@ -77,15 +77,12 @@ fn limits_of<'s>(services: &'s mut Services, owner: Option<&str>) -> Result<&'s 
 fn set_limit(services: &mut Services, owner: Option<&str>, limit: Limit) -> Result<String, ChangeError> {
     let limits = limits_of(services, owner)?;
     let words = format!("{}: limiter {}: {}", owner.unwrap_or("all services"), limit.name(), limit.policy());
-    let summary = match limits.iter_mut().find(|other| other.name() == limit.name()) {
-        Some(other) => {
-            let before = std::mem::replace(other, limit);
-            format!("{words} (was {})", before.policy())
-        }
-        None => {
-            limits.push(limit);
-            words
-        }
+    let summary = if let Some(other) = limits.iter_mut().find(|other| other.name() == limit.name()) {
+        let before = std::mem::replace(other, limit);
+        format!("{words} (was {})", before.policy())
+    } else {
+        limits.push(limit);
+        words
     };
     check_all_limits(services)?;
     Ok(summary)

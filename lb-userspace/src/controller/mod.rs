@@ -3,6 +3,7 @@
 //! Requests, finished health checks and news from the kernel reach it one at a time; each ends in the same step, the
 //! reconciliation of `core`.
 
+mod contended;
 mod core;
 mod edits;
 mod janitor;
@@ -318,6 +319,7 @@ impl<D: Datapath + 'static> Controller<D> {
                 }
                 _ = lookups.tick() => {
                     self.core.datapath().relay_log();
+                    tell_passing(self.core.watch_limiters().map_err(|error| ReconcileError::from(error).into()))?;
                     self.follow_kernel().await?;
                 }
             }

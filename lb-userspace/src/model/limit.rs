@@ -295,7 +295,7 @@ impl fmt::Display for Policy {
         }
         match self.shape {
             Shape::Bucket { burst, .. } if self.unit == Unit::Bits => {
-                write!(f, ", burst {}", show_bits(burst))?
+                write!(f, ", burst {}", show_bits(burst))?;
             }
             Shape::Bucket { burst, .. } => write!(f, ", burst {burst}")?,
             Shape::Window { slides, length } => {

@@ -5,6 +5,7 @@ mod flood;
 mod held;
 mod http;
 mod ping;
+mod spoofed;
 mod steady;
 mod udp;
 
@@ -16,6 +17,7 @@ pub use flood::{Flood, FloodReport, Running};
 pub use held::{Held, allow_many_files};
 pub use http::{KeepAlive, get, requests};
 pub use ping::ping;
+pub use spoofed::{RunningSpoof, SpoofedFlood};
 pub use steady::{Plan, SteadyLoad};
 pub use udp::Asker;
 
