@@ -464,9 +464,6 @@ fn serve<P: Packet, T: Tables>(
     opens: bool,
     listed: Listed,
 ) -> Result<Sent, Refusal> {
-    let mark = service.limiters.count != 0
-        && listed != Listed::Allowed
-        && limit(packet, tables, service, &load, opens)? == Ruling::Mark;
     let ports = match load.payload {
         Payload::Segment(ports) | Payload::FirstPiece(ports) => ports,
         Payload::Error(quote) => quote.ports,
@@ -477,13 +474,26 @@ fn serve<P: Packet, T: Tables>(
         _ => (load.datagram.addresses, load.datagram.protocol),
     };
     let hash = tables.hash_key().flow(addresses, ports, carried);
-    let kind = match load.payload {
-        Payload::Error(_) => PassengerKind::Speaks,
-        _ if opens => PassengerKind::Opens,
-        _ => PassengerKind::Goes,
+    let chooser = if service.flags & BY_SOURCE == 0 { hash } else { tables.hash_key().affinity(addresses) };
+    let index = service.slot_base.wrapping_add(scale(chooser, service.slot_count));
+    // Before the limiters: no load overtakes an atomic instruction.
+    let slot = tables.slot(index).ok_or(DropReason::Inconsistent)?;
+    let mark = service.limiters.count != 0
+        && listed != Listed::Allowed
+        && limit(packet, tables, service, &load, opens)? == Ruling::Mark;
+    let id = if slot.is_moving() {
+        let kind = match load.payload {
+            Payload::Error(_) => PassengerKind::Speaks,
+            _ if opens => PassengerKind::Opens,
+            _ => PassengerKind::Goes,
+        };
+        let passenger = Passenger { hash, slot: index, kind };
+        tables.in_motion(&passenger, slot, service.backend_base).ok_or(DropReason::Inconsistent)?
+    } else {
+        slot.current()
     };
-    let way = Way { hash, addresses, kind };
-    let (row, backend) = choose(tables, service, &way)?;
+    let row = row_of(service.backend_base, id);
+    let backend = tables.backend(row).ok_or(DropReason::Inconsistent)?;
     let mut datagram = *load.datagram;
     if mark {
         // In the packet itself: an outer header copies it.
@@ -492,33 +502,6 @@ fn serve<P: Packet, T: Tables>(
     deliver(packet, &Load { hash, datagram: &datagram, ..load }, backend)?;
     tables.count_forwarded(row, (ETHERNET_LENGTH + load.datagram.length) as u64, opens);
     Ok(Sent { egress: backend.ifindex, row })
-}
-
-/// What of a packet chooses its backend.
-struct Way {
-    hash: u64,
-    addresses: u64,
-    kind: PassengerKind,
-}
-
-#[inline(always)]
-fn choose<'t, T: Tables>(
-    tables: &'t T,
-    service: &ServiceEntry,
-    way: &Way,
-) -> Result<(u32, &'t BackendEntry), DropReason> {
-    let chooser =
-        if service.flags & BY_SOURCE == 0 { way.hash } else { tables.hash_key().affinity(way.addresses) };
-    let index = service.slot_base.wrapping_add(scale(chooser, service.slot_count));
-    let slot = tables.slot(index).ok_or(DropReason::Inconsistent)?;
-    let id = if slot.is_moving() {
-        let passenger = Passenger { hash: way.hash, slot: index, kind: way.kind };
-        tables.in_motion(&passenger, slot, service.backend_base).ok_or(DropReason::Inconsistent)?
-    } else {
-        slot.current()
-    };
-    let row = row_of(service.backend_base, id);
-    Ok((row, tables.backend(row).ok_or(DropReason::Inconsistent)?))
 }
 
 #[inline(always)]

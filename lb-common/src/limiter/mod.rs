@@ -230,10 +230,11 @@ struct Charge<B> {
 impl<'t, B> Charge<B> {
     #[inline(always)]
     fn of<T: Tables<Buckets<'t> = B>>(tables: &'t T, limiter: &LimiterEntry, asker: &Asker) -> Option<Self> {
-        let hash = limiter.hash(tables.hash_key(), asker.source);
-        let buckets = tables.buckets(limiter.sets().find(hash))?;
+        // First: the exact clock waits for what came before it, but what follows need not wait for the clock.
         let exact = limiter.flags & LimiterEntry::EXACT_CLOCK != 0;
         let now = tables.now(if exact { Clock::Exact } else { Clock::Jiffies });
+        let hash = limiter.hash(tables.hash_key(), asker.source);
+        let buckets = tables.buckets(limiter.sets().find(hash))?;
         let units = if limiter.flags & LimiterEntry::BYTES == 0 { 1 } else { u64::from(asker.bytes) };
         Some(Self { buckets, hash, now, units })
     }
