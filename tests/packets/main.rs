@@ -18,7 +18,7 @@ use crate::fixtures::Fixture;
 use crate::fixtures::routes::Routes;
 use crate::fixtures::sides::{Host, Kernel};
 use crate::fixtures::world::World;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
 static WORLD: LazyLock<World> =
@@ -94,16 +94,25 @@ fn kernel_trial(
     name: impl Into<String>,
     test: impl FnOnce(&mut Kernel<'static>) -> Result<()> + Send + 'static,
 ) -> Trial {
+    root_trial(name, || play(&KERNEL, test))
+}
+
+/// A trial that needs the kernel, and so root.
+fn root_trial(name: impl Into<String>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
     Trial::ignorable_test(name, move || {
         if !rustix::process::geteuid().is_root() {
             return Ok(Completion::ignored_with("needs root"));
         }
-        // A trial that panicked has said so itself; the program goes on.
-        let mut kernel = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
-        let kernel = kernel.as_mut().map_err(|error| Failed::from(format!("{error:#}")))?;
-        test(kernel).map_err(failed)?;
+        test().map_err(failed)?;
         Ok(Completion::Completed)
     })
+}
+
+/// Plays a test on a loaded program that trials share.
+fn play<K>(kernel: &Mutex<Result<K>>, test: impl FnOnce(&mut K) -> Result<()>) -> Result<()> {
+    // A trial that panicked has said so itself; the program goes on.
+    let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
+    test(kernel.as_mut().map_err(|error| anyhow!("{error:#}"))?)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to map_err")]

@@ -10,19 +10,19 @@ mod refusals;
 mod sides;
 mod unwrapping;
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
 use anyhow::{Result, ensure};
 use etherparse::IpNumber;
 use lb_common::decap::{DecapDrop, DecapPass, Outcome, Unwrapped};
-use libtest_mimic::{Completion, Failed, Trial};
+use libtest_mimic::Trial;
 
 use self::sides::{Host, Kernel};
 use crate::fixtures::counts::{Counter, Counts, ROW};
 use crate::fixtures::frames::{Draft, IP, other, udp};
 use crate::fixtures::hex;
 use crate::fixtures::sides::{Action, SHORTEST_IN_KERNEL, Seen, Side};
-use crate::{HOST_PASSED, KERNEL_PASSED, failed, passed};
+use crate::{HOST_PASSED, KERNEL_PASSED, failed, passed, play, root_trial};
 
 /// One loaded program for all trials, one at a time: its counters are watched.
 static KERNEL: LazyLock<Mutex<Result<Kernel>>> = LazyLock::new(|| Mutex::new(Kernel::load()));
@@ -58,16 +58,7 @@ fn in_kernel(fixture: Fixture) -> Trial {
 }
 
 fn kernel_trial(name: &str, test: impl FnOnce(&mut Kernel) -> Result<()> + Send + 'static) -> Trial {
-    Trial::ignorable_test(format!("decap::{name}"), move || {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(Completion::ignored_with("needs root"));
-        }
-        // A trial that panicked has said so itself; the program goes on.
-        let mut kernel = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
-        let kernel = kernel.as_mut().map_err(|error| Failed::from(format!("{error:#}")))?;
-        test(kernel).map_err(failed)?;
-        Ok(Completion::Completed)
-    })
+    root_trial(format!("decap::{name}"), || play(&KERNEL, test))
 }
 
 /// A frame and what is to become of it.

@@ -9,11 +9,12 @@ use anyhow::{Context, Result, ensure};
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, Icmpv4Type, Icmpv6Type, PacketBuilder};
 use lb_userspace::model::ForwardMode;
-use libtest_mimic::{Completion, Failed, Trial};
+use libtest_mimic::Trial;
 
 use crate::fixtures::frames::{CLIENT_PORT, CLIENT4, CLIENT6, Draft, tcp, udp};
 use crate::fixtures::hex;
 use crate::fixtures::world::{CLIENT_MAC, INGRESS_MAC};
+use crate::root_trial;
 use world::{FIRST_PORT, Host, MTU, NAT_PORT, VIP4, VIP6, WAYS, backend};
 
 /// Where tags begin, behind the MAC addresses.
@@ -34,13 +35,7 @@ fn case(what: impl Into<String>, frame: impl Into<Vec<u8>>, protocols: impl Into
 
 /// The kernel's program writes, tshark reads.
 pub(crate) fn trial() -> Trial {
-    Trial::ignorable_test("decoder::everything is well-formed", || {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(Completion::ignored_with("needs root"));
-        }
-        everything_is_well_formed().map_err(|error| Failed::from(format!("{error:#}")))?;
-        Ok(Completion::Completed)
-    })
+    root_trial("decoder::everything is well-formed", everything_is_well_formed)
 }
 
 /// Every kind of frame that the program sends is well-formed, and each of its checksums right; a bit that tips over is noticed.
