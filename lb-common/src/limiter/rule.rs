@@ -377,7 +377,7 @@ mod tests {
             }
         }
 
-        /// Bytes: within the rounding, which is a nanosecond a packet, the rule is between two token buckets.
+        /// Bytes: the rule is a token bucket but for its rounding, which is a nanosecond a packet.
         #[test]
         fn bytes_are_counted_to_a_nanosecond_a_packet(
             rate in 1_000u64..100_000_000_000,
@@ -393,6 +393,17 @@ mod tests {
             let slack = packets + 1;
             let fair = (u128::from(elapsed) + slack) * u128::from(rate) / u128::from(SECOND_NS) + u128::from(burst);
             prop_assert!(u128::from(admitted) <= fair + slack, "{admitted} of {fair}");
+            // And nothing is refused that an exact bucket had room for, but for two nanoseconds' worth.
+            let second = i128::from(SECOND_NS);
+            let (brim, grain) = (i128::from(burst) * second, 2 * i128::from(rate) + second);
+            let (mut held, mut last) = (brim, start);
+            for (at, units, admitted) in ran {
+                held = brim.min(held + i128::from(at - last) * i128::from(rate));
+                last = at;
+                let price = i128::from(units) * second;
+                prop_assert!(admitted || held < price + grain, "{units} bytes were refused, {held} were held");
+                held -= if admitted { price } else { 0 };
+            }
         }
 
         #[test]
