@@ -19,11 +19,14 @@ use crate::config::LimitKeys;
 use crate::controller::ListAction;
 use crate::model::{Endpoint, ListName};
 use crate::view::{
-    AddBackend, Applied, BackendView, LimitView, PrefixList, Problem, ServiceView, SetBackend, Status,
+    AddBackend, Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, PrefixList,
+    Problem, Rollback, ServiceView, SetBackend, Status,
 };
 
 /// The daemon answers in milliseconds; what takes this long does not come.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A whole configuration may be large and a disk slow.
+const LONG_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +42,13 @@ pub enum ClientError {
     /// The daemon accepted the call but did not answer in time.
     #[error(
         "the daemon at {} has not answered within {} s; its log tells more",
-        socket.display(), PATIENCE.as_secs()
+        socket.display(), patience.as_secs()
     )]
     Silent {
         /// The socket.
         socket: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The daemon answered that it will not.
     #[error("{}", .0.detail)]
@@ -172,6 +177,52 @@ impl Client {
         self.call(Method::DELETE, &limit_path(service, name), None).await
     }
 
+    /// The configuration in force, as text.
+    pub async fn config(&self) -> Result<String, ClientError> {
+        let bytes = self.ask(Method::GET, "/v1/config", None, PATIENCE).await?;
+        String::from_utf8(bytes.into()).map_err(|error| self.protocol(&error))
+    }
+
+    /// What a configuration, or else what the daemon's files say, would change.
+    pub async fn diff_config(&self, text: Option<String>) -> Result<ConfigDiff, ClientError> {
+        let body = Some(text.unwrap_or_default().into());
+        let bytes = self.ask(Method::POST, "/v1/config/diff", body, LONG_PATIENCE).await?;
+        self.read(&bytes)
+    }
+
+    /// Puts a configuration, or else what the daemon's files say, in force; to be confirmed within the time given.
+    pub async fn apply_config(
+        &self,
+        text: Option<String>,
+        confirm_within: Option<Duration>,
+    ) -> Result<ConfigApplied, ClientError> {
+        let query = confirm_within.map(|within| format!("?confirm_within={}", within.as_secs()));
+        let query = query.unwrap_or_default();
+        let (method, path) = match text {
+            Some(_) => (Method::PUT, format!("/v1/config{query}")),
+            None => (Method::POST, format!("/v1/config/reload{query}")),
+        };
+        let bytes = self.ask(method, &path, text.map(Into::into), LONG_PATIENCE).await?;
+        self.read(&bytes)
+    }
+
+    /// The generations that are kept, the oldest first.
+    pub async fn history(&self) -> Result<Vec<GenerationView>, ClientError> {
+        self.call(Method::GET, "/v1/config/history", None).await
+    }
+
+    /// Goes back to a generation, or to the one before.
+    pub async fn roll_back(&self, generation: Option<u64>) -> Result<ConfigApplied, ClientError> {
+        let body = serde_json::to_vec(&Rollback { generation }).map_err(|error| self.protocol(&error))?;
+        let bytes = self.ask(Method::POST, "/v1/config/rollback", Some(body), LONG_PATIENCE).await?;
+        self.read(&bytes)
+    }
+
+    /// Keeps a generation that waits to be confirmed.
+    pub async fn confirm(&self) -> Result<ConfigApplied, ClientError> {
+        self.call(Method::POST, "/v1/config/confirm", None).await
+    }
+
     /// A call with a body.
     async fn send<T: DeserializeOwned>(
         &self,
@@ -189,12 +240,28 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, ClientError> {
+        let bytes = self.ask(method, path, body, PATIENCE).await?;
+        self.read(&bytes)
+    }
+
+    fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(bytes).map_err(|error| self.protocol(&error))
+    }
+
+    /// The body of a successful answer.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        patience: Duration,
+    ) -> Result<Bytes, ClientError> {
         let request = self.request(method, path, body)?;
-        let exchange = tokio::time::timeout(PATIENCE, self.exchange(request));
-        let (status, bytes) =
-            exchange.await.map_err(|_| ClientError::Silent { socket: self.socket.clone() })??;
+        let exchange = tokio::time::timeout(patience, self.exchange(request));
+        let silent = |_| ClientError::Silent { socket: self.socket.clone(), patience };
+        let (status, bytes) = exchange.await.map_err(silent)??;
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|error| self.protocol(&error));
+            return Ok(bytes);
         }
         match serde_json::from_slice(&bytes) {
             Ok(problem) => Err(ClientError::Problem(problem)),

@@ -1,20 +1,27 @@
 //! `lb run`: brings everything up in an order in which nothing is ever half attached, and down again.
 
 use std::io;
+use std::path::PathBuf;
 
 use lb_common::flow::WAYS;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::announce::Announcer;
 use crate::api::{self, ApiSocket};
 use crate::config::{Config, HashKeyError, read_hash_key};
-use crate::controller::{Controller, ControllerError, Handle};
+use crate::controller::{
+    Controller, ControllerError, Files, Handle, LocalVip, Start, check_no_local_vip, start_pipeline,
+};
 use crate::datapath::attach::interface_index;
 use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, check_host};
 use crate::metrics;
+use crate::model::Services;
+use crate::neighbors::local_addresses;
 use crate::placement::hash_key;
+use crate::state::{self, Beginning, Directory, Found, StateError, Store as _, unix_now};
 use crate::stop::Stop;
 
 /// Why the daemon could not start, or stopped.
@@ -46,33 +53,82 @@ pub enum DaemonError {
     /// The program cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// The state directory belongs to another daemon.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A VIP is an address of the host.
+    #[error(transparent)]
+    LocalVip(#[from] LocalVip),
     /// The controller could not start, or stopped.
     #[error(transparent)]
     Controller(#[from] ControllerError),
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon with the configuration of `file` until SIGTERM or SIGINT; `socket` takes precedence over the file's.
 ///
 /// Whatever fails before the first packet is let in leaves nothing behind: sockets are bound and tables filled before
 /// the program is attached, and all of it is given back when this function returns.
-pub async fn run(config: Config) -> Result<(), DaemonError> {
+pub async fn run(config: Config, file: PathBuf, socket: Option<PathBuf>) -> Result<(), DaemonError> {
     check_host()?;
     let stop = Stop::install().map_err(DaemonError::Signals)?;
-    let indices =
-        config.daemon.interfaces.iter().map(|name| index_of(name)).collect::<Result<Vec<_>, _>>()?;
+    let hangups = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    let daemon = &config.daemon;
+    let indices = daemon.interfaces.iter().map(|name| index_of(name)).collect::<Result<Vec<_>, _>>()?;
     let secret = secret(&config)?;
-    let api = api::bind(&config.daemon.socket)?;
-    let metrics = match config.daemon.metrics {
+    let api = api::bind(socket.as_ref().unwrap_or(&daemon.socket))?;
+    let metrics = match daemon.metrics {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
-    let datapath = KernelDatapath::load(hash_key(secret), capacity(&config), &indices)?;
-    let (mut controller, handle) =
-        Controller::start(datapath, config.services(), config.lists.clone()).await?;
-    let attachments = attach(controller.datapath(), &config.daemon.interfaces, &indices)?;
+    let mut start = begin(&config, file)?;
+    let Beginning { desired, generation, .. } = &start.beginning;
+    check_no_local_vip(desired, &local_addresses().await.map_err(ControllerError::from)?)?;
+    let datapath =
+        KernelDatapath::load(hash_key(secret), capacity(daemon.flows, &desired.services), &indices)?;
+    let (mut controller, tables) = Controller::start(datapath, desired.clone(), generation.number).await?;
+    let attachments = attach(controller.datapath(), &daemon.interfaces, &indices)?;
+    keep(&mut start);
+    let mut tasks = JoinSet::new();
+    let handle = start_pipeline(tables, start, hangups, &mut tasks);
     let interfaces = config.daemon.interfaces.into_iter().zip(indices);
     let _announcer = Announcer::start(interfaces, controller.announced());
-    serve(controller, handle, api, metrics, &attachments, stop).await
+    serve(controller, handle, api, metrics, &attachments, stop, tasks).await
+}
+
+/// What the daemon remembers and what the files say, and which of them it begins with.
+fn begin(config: &Config, file: PathBuf) -> Result<Start, DaemonError> {
+    let desired = config.desired();
+    let settings = config.daemon.clone();
+    let files = Files { path: file, settings };
+    let (store, found, problem) = match Directory::open(&config.daemon.state) {
+        Ok((directory, found)) => (Ok(directory), found, None),
+        Err(error @ StateError::InUse { .. }) => return Err(error.into()),
+        Err(error) => (Err(error.to_string()), Found::default(), Some(unkept(&error))),
+    };
+    let beginning = state::begin(&found, &desired, &files.path, store.as_ref().ok(), unix_now());
+    let last = found.last.max(beginning.generation.number);
+    let problems: Vec<String> = found.damaged.into_iter().chain(problem).collect();
+    for sentence in problems.iter().chain(&beginning.notes) {
+        tracing::warn!("{sentence}");
+    }
+    Ok(Start { store, files, beginning, last, problems })
+}
+
+/// Keeps a new beginning. The daemon forwards packets also when that fails; it only takes no changes.
+fn keep(start: &mut Start) {
+    let Beginning { generation, desired, is_new, .. } = &start.beginning;
+    tracing::info!("generation {}: {}", generation.number, generation.origin);
+    let Ok(store) = &mut start.store else { return };
+    if *is_new && let Err(error) = store.write(generation, desired) {
+        let sentence = unkept(&error);
+        tracing::warn!("{sentence}");
+        start.problems.push(sentence);
+    }
+}
+
+/// What it means that nothing can be kept.
+fn unkept(error: &StateError) -> String {
+    format!("{error}; packets are forwarded, but no change is taken, since a restart would forget it")
 }
 
 /// Serves until told to stop. Dropping `attachments` afterwards, in the caller, detaches the program.
@@ -83,6 +139,7 @@ async fn serve(
     metrics: Option<TcpListener>,
     attachments: &[Attachment],
     mut stop: Stop,
+    mut pipeline: JoinSet<()>,
 ) -> Result<(), DaemonError> {
     let (stopping, stopped) = watch::channel(false);
     let wait = || {
@@ -106,6 +163,8 @@ async fn serve(
     // The controller is gone, so requests under way are answered at once: nothing here can take long.
     drop(stopping);
     while servers.join_next().await.is_some() {}
+    // Nobody is left to ask: what was not made yet is taken back.
+    while pipeline.join_next().await.is_some() {}
     result
 }
 
@@ -141,9 +200,8 @@ fn secret(config: &Config) -> Result<[u8; 16], DaemonError> {
     Ok(key)
 }
 
-/// Room for twice the services that are configured, never less than the default, and for as many flows as is said.
-fn capacity(config: &Config) -> Capacity {
-    let (daemon, services) = (&config.daemon, config.services());
+/// Room for twice the services that are wanted, never less than the default, and for as many flows as is said.
+fn capacity(flows: u32, services: &Services) -> Capacity {
     let default = Capacity::default();
     let twice = |needed: usize| u32::try_from(needed * 2).unwrap_or(u32::MAX).checked_next_power_of_two();
     let room = |needed: usize, least: u32| twice(needed).unwrap_or(1 << 31).max(least);
@@ -157,7 +215,7 @@ fn capacity(config: &Config) -> Capacity {
             services.values().map(|service| services.limiters_met(service).count()).sum(),
             default.limiters,
         ),
-        flow_sets: daemon.flows.div_ceil(WAYS as u32).next_power_of_two(),
+        flow_sets: flows.div_ceil(WAYS as u32).next_power_of_two(),
         ..default
     }
 }
@@ -168,10 +226,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_as_many_flows_as_is_said() {
-        let sets = |flows: u32| {
-            let text = format!("[daemon]\ninterfaces = [\"eth0\"]\nflows = {flows}\n");
-            capacity(&crate::config::parse(&text, "lb.toml".as_ref()).unwrap()).flow_sets
-        };
+        let sets = |flows: u32| capacity(flows, &Services::new()).flow_sets;
         assert_eq!([8, 9, 5_000, 1 << 20, 1 << 26].map(sets), [1, 2, 1_024, 1 << 17, 1 << 23]);
     }
 }

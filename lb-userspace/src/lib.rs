@@ -1,7 +1,7 @@
 //! The daemon and the CLI of `lb`, as a library.
 //!
 //! [`config`] and [`api`] turn what people and programs want into [`model`] types; the [`controller`] owns them, asks
-//! [`placement`] where everything stands, and brings the [`datapath`] there. [`health`] and [`neighbors`] tell it what is
+//! [`placement`] where everything stands, and brings the [`datapath`] there. [`state`] remembers it over restarts. [`health`] and [`neighbors`] tell it what is
 //! well and what is where; [`announce`] tells the neighbours. [`cli`] talks to a running daemon through [`client`]. [`decap`] is
 //! the other end of tunnels, on backends.
 
@@ -19,5 +19,6 @@ pub mod metrics;
 pub mod model;
 pub mod neighbors;
 pub mod placement;
+pub mod state;
 mod stop;
 pub mod view;

@@ -17,7 +17,8 @@ use crate::api::{Control, serve_http};
 use crate::controller::ChangeError;
 use crate::model::Action;
 use crate::view::{
-    BackendView, FlowsView, HealthState, InterfaceView, LimitView, ListsView, ServiceView, Status,
+    BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, ListsView, ServiceView,
+    Status,
 };
 
 /// Why the metrics cannot be served.
@@ -107,9 +108,10 @@ pub fn render(
     limits: &[LimitView],
 ) -> Result<String, prometheus::Error> {
     let page = Page::of(&status.version)?;
-    page.gauge("lb_config_generation", "Number of applied changes since start.", &[])?
+    page.gauge("lb_config_generation", "The number of what is wanted: one more with every change.", &[])?
         .with_label_values::<&str>(&[])
         .set(signed(status.generation));
+    page.reloads(&status.config)?;
     page.interfaces(&status.interfaces)?;
     page.services(&status.services)?;
     page.flows(&status.flows)?;
@@ -167,6 +169,18 @@ impl Page {
         let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(counter.clone()))?;
         Ok(counter)
+    }
+
+    fn reloads(&self, config: &ConfigStatus) -> Result<(), prometheus::Error> {
+        let success = "Whether the files were in order when they were read last.";
+        self.gauge("lb_config_last_reload_success", success, &[])?
+            .with_label_values::<&str>(&[])
+            .set(i64::from(config.reload_error.is_none()));
+        let time = "When the files were read last, in seconds since 1970.";
+        self.gauge("lb_config_last_reload_timestamp_seconds", time, &[])?
+            .with_label_values::<&str>(&[])
+            .set(signed(config.reload_time));
+        Ok(())
     }
 
     fn interfaces(&self, interfaces: &[InterfaceView]) -> Result<(), prometheus::Error> {
@@ -381,6 +395,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             uptime_seconds: 60,
             generation: 3,
+            config: ConfigStatus { reload_time: 1_795_672_000, ..ConfigStatus::default() },
             interfaces: vec![interface],
             services: vec![service("web", Some("1000 packets/s")), service("api", None)],
             flows: FlowsView { remembered: 9, capacity: 64, known: 500, added: 12, evicted: 3, contended: 1 },
@@ -402,7 +417,7 @@ mod tests {
         }
     }
 
-    const EXPECTED: [&str; 42] = [
+    const EXPECTED: [&str; 44] = [
         "lb_answers_total{interface=\"eth0\",reason=\"echo\"} 2",
         "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
         "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
@@ -414,6 +429,8 @@ mod tests {
         "lb_backend_weight{backend=\"10.0.1.2:80\",service=\"web\"} 100",
         "lb_build_info{version=\"0.1.0\"} 1",
         "lb_config_generation 3",
+        "lb_config_last_reload_success 1",
+        "lb_config_last_reload_timestamp_seconds 1795672000",
         "lb_drops_total{interface=\"eth0\",reason=\"limited\"} 5",
         "lb_flow_capacity 64",
         "lb_flow_evictions_total 3",

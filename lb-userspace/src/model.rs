@@ -2,6 +2,8 @@
 //!
 //! Configuration, API and CLI all parse into these types; placement and reconciliation read nothing else.
 
+mod desired;
+pub mod diff;
 mod limit;
 mod lists;
 mod outer_source;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::desired::Desired;
 pub use self::limit::{
     Action, LEAST_BITS, Limit, LimitError, MAX_BIT_RATE, MAX_UNIT_RATE, Policy, Scope, Shape, Unit,
 };

@@ -1,5 +1,6 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
+mod config;
 mod lists;
 
 use std::fmt;
@@ -13,6 +14,9 @@ use crate::model::{
     Action, AdminState, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions, Weight,
 };
 
+pub use self::config::{
+    ApplyQuery, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, PlanView, Rollback,
+};
 pub use self::lists::{ListsView, PrefixList};
 
 /// The daemon as a whole: `GET /v1/status`.
@@ -22,8 +26,11 @@ pub struct Status {
     pub version: String,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
-    /// Number of applied changes since start, the configuration file being the first.
+    /// The number of what is wanted: one more with every change, over restarts too.
     pub generation: u64,
+    /// Where that comes from, and how its files and its state are.
+    #[serde(default)]
+    pub config: ConfigStatus,
     /// The interfaces the program is attached to.
     pub interfaces: Vec<InterfaceView>,
     /// Every service.

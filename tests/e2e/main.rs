@@ -5,6 +5,7 @@
 mod bench;
 mod cases;
 mod changes;
+mod config;
 mod decap;
 mod delivery;
 mod demo;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         failures::cases(),
         flows::cases(),
         changes::cases(),
+        config::cases(),
         limits::cases(),
         lists::cases(),
         lifecycle::cases(),

@@ -214,6 +214,8 @@ impl Config {
             let _ = writeln!(text, "metrics = \"{}\"", SocketAddr::from(METRICS));
         }
         let _ = writeln!(text, "socket = \"{}\"", socket.display());
+        // A directory of its own for each daemon, beside its socket.
+        let _ = writeln!(text, "state = \"{}\"", state_beside(socket).display());
         if !self.lists.is_empty() {
             let _ = writeln!(text, "\n[lists]\n{}", self.lists);
         }
@@ -229,15 +231,23 @@ pub struct Files {
     pub config: PathBuf,
     /// Its API's socket.
     pub socket: PathBuf,
+    /// Where its generations are kept.
+    pub state: PathBuf,
     /// Where its standard error goes.
     pub log: PathBuf,
+}
+
+/// The state directory of the daemon with this socket.
+fn state_beside(socket: &Path) -> PathBuf {
+    socket.with_extension("state")
 }
 
 impl Files {
     /// The files in a directory, for the daemon of a given name.
     pub fn inside(directory: &Path, name: &str) -> Self {
         let file = |extension| directory.join(name).with_extension(extension);
-        Self { config: file("toml"), socket: file("sock"), log: file("log") }
+        let socket = file("sock");
+        Self { config: file("toml"), state: state_beside(&socket), socket, log: file("log") }
     }
 }
 

@@ -1,10 +1,13 @@
 //! What API and metrics ask of the controller.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange};
 use crate::model::ListName;
-use crate::view::{Applied, BackendView, LimitView, PrefixList, Status};
+use crate::view::{
+    Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, PrefixList, Status,
+};
 
 /// The controller as its users see it; tests put a double in its place.
 pub trait Control: Clone + Send + Sync + 'static {
@@ -23,6 +26,28 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn list(&self, list: ListName) -> impl Future<Output = Result<PrefixList, ControllerGone>> + Send;
     /// Applies a change of a list whole, or refuses it whole.
     fn change_list(&self, change: ListChange) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
+    /// The configuration in force, as text.
+    fn config(&self) -> impl Future<Output = Result<String, ControllerGone>> + Send;
+    /// What a configuration, or else what the files say, would change.
+    fn diff_config(
+        &self,
+        text: Option<String>,
+    ) -> impl Future<Output = Result<ConfigDiff, ChangeError>> + Send;
+    /// Puts a configuration, or else what the files say, in force, to be confirmed within the time given.
+    fn apply_config(
+        &self,
+        text: Option<String>,
+        confirm_within: Option<Duration>,
+    ) -> impl Future<Output = Result<ConfigApplied, ChangeError>> + Send;
+    /// The generations that are kept, the oldest first.
+    fn history(&self) -> impl Future<Output = Result<Vec<GenerationView>, ControllerGone>> + Send;
+    /// Goes back to a generation, or to the one before.
+    fn roll_back(
+        &self,
+        generation: Option<u64>,
+    ) -> impl Future<Output = Result<ConfigApplied, ChangeError>> + Send;
+    /// Keeps a generation that waits to be confirmed.
+    fn confirm(&self) -> impl Future<Output = Result<ConfigApplied, ChangeError>> + Send;
 }
 
 impl Control for Handle {
@@ -48,5 +73,33 @@ impl Control for Handle {
 
     async fn change_list(&self, change: ListChange) -> Result<Applied, ChangeError> {
         Self::change_list(self, change).await
+    }
+
+    async fn config(&self) -> Result<String, ControllerGone> {
+        Self::config(self).await
+    }
+
+    async fn diff_config(&self, text: Option<String>) -> Result<ConfigDiff, ChangeError> {
+        Self::diff_config(self, text).await
+    }
+
+    async fn apply_config(
+        &self,
+        text: Option<String>,
+        confirm_within: Option<Duration>,
+    ) -> Result<ConfigApplied, ChangeError> {
+        Self::apply_config(self, text, confirm_within).await
+    }
+
+    async fn history(&self) -> Result<Vec<GenerationView>, ControllerGone> {
+        Self::history(self).await
+    }
+
+    async fn roll_back(&self, generation: Option<u64>) -> Result<ConfigApplied, ChangeError> {
+        Self::roll_back(self, generation).await
+    }
+
+    async fn confirm(&self) -> Result<ConfigApplied, ChangeError> {
+        Self::confirm(self).await
     }
 }

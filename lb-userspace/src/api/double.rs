@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -11,13 +12,32 @@ use super::{Control, bind, serve};
 use crate::config::{limit_keys, packets_per_source};
 use crate::controller::{Change, ChangeError, ControllerGone, ListChange};
 use crate::model::{Action, Limit, ListName};
-use crate::view::{Applied, BackendView, FlowsView, LimitView, ListsView, PrefixList, Status};
+use crate::view::{
+    Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, FlowsView, GenerationView, LimitView,
+    ListsView, PlanView, PrefixList, Status,
+};
 
 /// Knows the service `web` without backends, refuses to drain, and remembers what it was asked. One prefix is denied.
 #[derive(Clone, Default)]
 pub(crate) struct Double {
     pub(crate) changes: Arc<Mutex<Vec<Change>>>,
     pub(crate) list_changes: Arc<Mutex<Vec<ListChange>>>,
+    /// What was asked of the configuration, in words.
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Double {
+    fn config_applied(&self, asked: String) -> ConfigApplied {
+        self.asked.lock().unwrap().push(asked);
+        let applied = Applied {
+            generation: 4,
+            summary: "command: 1 change".to_owned(),
+            slots_moved: 48,
+            slots_least: 39,
+            slots_total: 1_000,
+        };
+        ConfigApplied { applied, changes: vec!["+ deny: 10.0.0.0/8".to_owned()], confirm_by: None }
+    }
 }
 
 fn check_service(service: &str) -> Result<(), ChangeError> {
@@ -34,6 +54,7 @@ impl Control for Double {
             version: "0.1.0".to_owned(),
             uptime_seconds: 1,
             generation: 1,
+            config: ConfigStatus { origin: "file lb.toml".to_owned(), ..ConfigStatus::default() },
             interfaces: Vec::new(),
             services: Vec::new(),
             flows: FlowsView::default(),
@@ -87,6 +108,48 @@ impl Control for Double {
         self.list_changes.lock().unwrap().push(change);
         let summary = "listed".to_owned();
         Ok(Applied { generation: 3, summary, slots_moved: 0, slots_least: 0, slots_total: 0 })
+    }
+
+    async fn config(&self) -> Result<String, ControllerGone> {
+        Ok("[daemon]\ninterfaces = [\"eth0\"]\n".to_owned())
+    }
+
+    /// The files say what is in force, and every other text says one thing more.
+    async fn diff_config(&self, text: Option<String>) -> Result<ConfigDiff, ChangeError> {
+        if text.is_none() {
+            return Ok(ConfigDiff::default());
+        }
+        let plan = PlanView { tables: 1, slots_moved: 48, slots_least: 39, slots_total: 1_000, flows: 0 };
+        let changes = vec!["+ deny: 10.0.0.0/8".to_owned()];
+        Ok(ConfigDiff { changes, count: 1, plan: Some(plan), restart: Vec::new() })
+    }
+
+    async fn apply_config(
+        &self,
+        text: Option<String>,
+        confirm_within: Option<Duration>,
+    ) -> Result<ConfigApplied, ChangeError> {
+        let what = if text.is_some() { "text" } else { "files" };
+        Ok(self.config_applied(format!("apply {what} {confirm_within:?}")))
+    }
+
+    async fn history(&self) -> Result<Vec<GenerationView>, ControllerGone> {
+        let view = |generation, changes: &str| GenerationView {
+            generation,
+            current: generation == 2,
+            time: 86_400,
+            origin: "command".to_owned(),
+            changes: vec![changes.to_owned(), "more".to_owned()],
+        };
+        Ok(vec![view(1, "+ a"), view(2, "+ b")])
+    }
+
+    async fn roll_back(&self, generation: Option<u64>) -> Result<ConfigApplied, ChangeError> {
+        Ok(self.config_applied(format!("rollback {generation:?}")))
+    }
+
+    async fn confirm(&self) -> Result<ConfigApplied, ChangeError> {
+        Err(ChangeError::Refused("generation 2 does not wait to be confirmed".to_owned()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The daemon's HTTP API on a Unix socket: JSON in and out, problems as RFC 9457 has them.
 
+mod config;
 mod control;
 #[cfg(test)]
 pub(crate) mod double;
@@ -43,6 +44,7 @@ pub fn router<C: Control>(control: C) -> Router {
         .route(backend, patch(set_backend::<C>).delete(remove_backend::<C>))
         .route(&format!("{backend}/drain"), post(drain_backend::<C>))
         .merge(limits::routes())
+        .merge(config::routes())
         .route("/v1/deny", lists::routes(ListName::Deny))
         .route("/v1/allow", lists::routes(ListName::Allow))
         .fallback(unknown_path)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use super::config::ConfigCommand;
 use super::lists::ListCommand;
 use crate::model::{GUE_PORT, Weight};
 
@@ -44,10 +45,12 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Attach to the interfaces and balance until SIGTERM or SIGINT
-    #[command(after_help = "Example:\n  lb run --config lb.toml\n\nLB_LOG sets what is logged, such as \
-                            LB_LOG=debug or LB_LOG=lb_userspace::health=debug,info.")]
+    #[command(
+        after_help = "Example:\n  lb run --config lb.toml\n\nSIGHUP puts the files in force anew. LB_LOG sets what is logged, such as \
+                            LB_LOG=debug or LB_LOG=lb_userspace::health=debug,info."
+    )]
     Run {
-        /// The configuration file
+        /// The configuration file; conf.d beside it is read, too
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -59,8 +62,11 @@ pub enum Command {
                             those of lo. Everything else is left alone."
     )]
     Decap(DecapArgs),
-    /// Work on configuration files
-    #[command(subcommand, after_help = "Example:\n  lb config check lb.toml")]
+    /// Check, compare and apply configurations, and go back to earlier ones
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  lb config check lb.toml\n  lb config diff lb.toml\n  lb config apply lb.toml --confirm-within 5m"
+    )]
     Config(ConfigCommand),
     /// Show how the daemon is
     #[command(after_help = "Examples:\n  lb status\n  lb status -o json | jq .warnings")]
@@ -104,7 +110,7 @@ pub enum LimitCommand {
         #[command(flatten)]
         limit: LimitArgs,
     },
-    /// Add a limiter, or change some keys of one, until the daemon restarts; buckets are kept if they mean the same
+    /// Add a limiter, or change some keys of one; buckets are kept if they mean the same
     #[command(after_help = "Examples:\n  lb limit set web syn scope=source new_connections=200/s burst=400 \
                             action=drop\n  lb limit set web syn new_connections=500/s")]
     Set {
@@ -115,7 +121,7 @@ pub enum LimitCommand {
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_key)]
         keys: Vec<(String, String)>,
     },
-    /// Remove a limiter, until the daemon restarts
+    /// Remove a limiter
     #[command(after_help = "Example:\n  lb limit remove web syn")]
     Remove {
         /// Which limiter.
@@ -156,17 +162,6 @@ pub struct DecapArgs {
     pub metrics: Option<SocketAddr>,
 }
 
-/// Work on configuration files.
-#[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
-    /// Check a file; needs neither root nor a daemon
-    #[command(after_help = "Example:\n  lb config check lb.toml && systemctl restart lb")]
-    Check {
-        /// The configuration file
-        file: PathBuf,
-    },
-}
-
 /// Show services.
 #[derive(Debug, Subcommand)]
 pub enum ServiceCommand {
@@ -184,7 +179,7 @@ pub enum BackendCommand {
         /// The service's name
         service: String,
     },
-    /// Add a backend, until the daemon restarts
+    /// Add a backend
     #[command(
         after_help = "Examples:\n  lb backend add web 10.0.1.9:80\n  lb backend add web '[2001:db8::9]:80' \
                             --weight 50"
@@ -197,7 +192,7 @@ pub enum BackendCommand {
         #[arg(long, value_parser = parse_weight, default_value = "100", value_name = "0..65535")]
         weight: Weight,
     },
-    /// Change a backend's share of new flows, until the daemon restarts; the flows there are stay
+    /// Change a backend's share of new flows; the flows there are stay
     #[command(after_help = "Example:\n  lb backend set web 10.0.1.9:80 --weight 50")]
     Set {
         /// Which backend.
@@ -207,7 +202,7 @@ pub enum BackendCommand {
         #[arg(long, value_parser = parse_weight, value_name = "0..65535")]
         weight: Weight,
     },
-    /// Remove a backend at once, with the flows it has, until the daemon restarts
+    /// Remove a backend at once, with the flows it has
     #[command(
         after_help = "Example:\n  lb backend drain web 10.0.1.9:80 && sleep 60 && lb backend remove web \
                             10.0.1.9:80"

@@ -11,7 +11,7 @@ use crate::view::PrefixList;
 /// Show and change a list of source prefixes.
 #[derive(Debug, Subcommand)]
 pub enum ListCommand {
-    /// Put prefixes on the list, all of them or none, until the daemon restarts
+    /// Put prefixes on the list, all of them or none
     #[command(after_help = "Examples:\n  lb deny add 198.51.100.0/24 2001:db8:bad::/48\n  lb allow add \
                             203.0.113.7\n  lb deny add $(cat prefixes.txt)")]
     Add {
@@ -20,7 +20,7 @@ pub enum ListCommand {
         #[arg(required = true, value_name = "PREFIX")]
         prefixes: Vec<String>,
     },
-    /// Take prefixes off the list, all of them or none, until the daemon restarts
+    /// Take prefixes off the list, all of them or none
     #[command(after_help = "Example:\n  lb deny remove 198.51.100.0/24")]
     Remove {
         /// Addresses, or prefixes as ADDRESS/BITS, as they are listed

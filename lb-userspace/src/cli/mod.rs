@@ -1,6 +1,7 @@
 //! The command `lb`: arguments in, data on stdout, sentences on stderr, an exit code that scripts can trust.
 
 mod args;
+mod config;
 mod limits;
 mod lists;
 mod screens;
@@ -18,13 +19,13 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 pub use self::args::{
-    Args, BackendArgs, BackendCommand, Command, ConfigCommand, DecapArgs, LimitArgs, LimitCommand, Output,
-    ServiceCommand,
+    Args, BackendArgs, BackendCommand, Command, DecapArgs, LimitArgs, LimitCommand, Output, ServiceCommand,
 };
+pub use self::config::ConfigCommand;
 pub use self::lists::ListCommand;
 
 use crate::client::{Client, ClientError};
-use crate::config::{self, DEFAULT_SOCKET};
+use crate::config::{DEFAULT_SOCKET, load};
 use crate::daemon;
 use crate::datapath::Attachment;
 use crate::decap;
@@ -76,7 +77,7 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
     match command {
         Command::Run { config } => run_daemon(&config, socket),
         Command::Decap(args) => decap(args, screen),
-        Command::Config(ConfigCommand::Check { file }) => check(&file, screen),
+        Command::Config(command) => config::run(&command, &client(socket), screen),
         Command::Status => {
             let status = block_on(client(socket).status())??;
             screen.show(&status, screens::status)
@@ -125,41 +126,15 @@ fn endpoint(backend: &BackendArgs) -> Result<Endpoint, Failure> {
     parsed.map_err(|error| Failure::new(Exit::Refused, format!("backend address {error}")))
 }
 
-/// What `lb config check -o json` says of a good file.
-#[derive(Serialize)]
-struct Checked<'c> {
-    file: &'c Path,
-    interfaces: &'c [String],
-    services: usize,
-    backends: usize,
-    prefixes: usize,
-}
-
-fn check(file: &Path, screen: &mut Screen<'_>) -> Result<(), Failure> {
-    let config =
-        config::load(file).map_err(|error| Failure { exit: Exit::Negative, message: error.to_string() })?;
-    let checked = Checked {
-        file,
-        interfaces: &config.daemon.interfaces,
-        services: config.services.len(),
-        backends: config.services.iter().map(|service| service.backends.len()).sum(),
-        prefixes: config.lists.len(),
-    };
-    screen.show(&checked, |_| screens::checked(&file.display().to_string(), &config))
-}
-
 fn run_daemon(file: &Path, socket: Option<PathBuf>) -> Result<(), Failure> {
-    let mut config =
-        config::load(file).map_err(|error| Failure { exit: Exit::Refused, message: error.to_string() })?;
-    if let Some(socket) = socket {
-        config.daemon.socket = socket;
-    }
+    let config = load(file).map_err(|error| Failure { exit: Exit::Refused, message: error.to_string() })?;
     start_log()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::runtime(&error))?;
-    runtime.block_on(daemon::run(config)).map_err(|error| Failure::new(Exit::Negative, with_sources(&error)))
+    let ended = runtime.block_on(daemon::run(config, file.to_owned(), socket));
+    ended.map_err(|error| Failure::new(Exit::Negative, with_sources(&error)))
 }
 
 fn decap(args: DecapArgs, screen: &mut Screen<'_>) -> Result<(), Failure> {

@@ -5,14 +5,18 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::units::{count, duration, grouped, percent, plural, share};
+use super::units::{count, duration, grouped, moment, percent, plural, share};
 use crate::config::Config;
 use crate::decap::InterfaceReport;
 use crate::model::AdminState;
 use crate::view::{
-    Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, ListsView, PrefixList,
-    ReasonCount, ServiceView, Status,
+    Applied, BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, ListsView,
+    PrefixList, ReasonCount, ServiceView, Status,
 };
+
+mod config;
+
+pub(super) use config::{config_applied, config_diff, history};
 
 /// The daemon at a glance.
 pub(super) fn status(status: &Status) -> String {
@@ -22,7 +26,12 @@ pub(super) fn status(status: &Status) -> String {
         status.interfaces.iter().map(|one| format!("{} {}", one.name, one.mode)).collect();
     let uptime = duration(status.uptime_seconds);
     let lines = [
-        format!("lb {}  up {uptime}  generation {}  {state}", status.version, status.generation),
+        format!(
+            "lb {}  up {uptime}  generation {} {}  {state}",
+            status.version,
+            status.generation,
+            origin(&status.config)
+        ),
         format!("XDP       {}", interfaces.join("  ")),
         format!("SERVICES  {}", services_line(&status.services)),
         format!("SLOTS     {}", slots_line(&status.services, &status.flows)),
@@ -35,6 +44,11 @@ pub(super) fn status(status: &Status) -> String {
     let lists = lists_line(&status.lists).map(|line| format!("LISTS     {line}"));
     let lines: Vec<String> = lines.into_iter().chain(lists).chain(warnings).collect();
     lines.join("\n") + "\n"
+}
+
+/// Where a generation comes from, and since when it is.
+fn origin(config: &ConfigStatus) -> String {
+    format!("({}, {})", config.origin, moment(config.time))
 }
 
 /// Nothing while both lists are empty.

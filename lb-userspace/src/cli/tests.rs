@@ -171,7 +171,8 @@ fn a_daemons_answers_become_data_and_exit_codes() {
 
     let status = ask(&["status"]);
     assert_eq!((status.exit, status.err.as_str()), (Exit::Ok, ""));
-    assert!(status.out.starts_with("lb 0.1.0  up 1s  generation 1  well\n"), "{}", status.out);
+    let head = "lb 0.1.0  up 1s  generation 1 (file lb.toml, 1970-01-01 00:00:00 UTC)  well\n";
+    assert!(status.out.starts_with(head), "{}", status.out);
     assert_eq!(ask(&["service", "list", "-o", "json"]).out, "[]\n");
 
     let added = ask(&["backend", "add", "web", "10.0.1.1:80"]);
@@ -205,6 +206,50 @@ fn a_daemons_answers_become_data_and_exit_codes() {
 
     let refused = ask(&["backend", "drain", "web", "10.0.1.1:80"]);
     assert_eq!((refused.exit, refused.err.as_str()), (Exit::Refused, "lb: 10.0.1.1:80 drains already\n"));
+}
+
+#[test]
+fn configurations_travel_to_the_daemon_and_back() {
+    let runtime = Runtime::new().unwrap();
+    let daemon = runtime.block_on(async { Daemon::start() });
+    let socket = daemon.socket().to_str().unwrap().to_owned();
+    let ask = |words: &[&str]| lb(&[words, &["--socket", &socket]].concat());
+    let (_folder, path) = file(GOOD);
+    assert_eq!(ask(&["config", "show"]).out, "[daemon]\ninterfaces = [\"eth0\"]\n");
+    let same = ask(&["config", "diff"]);
+    assert_eq!((same.exit, same.out.as_str(), same.err.as_str()), (Exit::Ok, "", ""));
+    let other = ask(&["config", "diff", &path]);
+    let plan = "+ deny: 10.0.0.0/8\n  plan: 1 change, 1 table, 4.8 % of its slots move (3.9 % is the least possible)\n";
+    assert_eq!((other.exit, other.out.as_str(), other.err.as_str()), (Exit::Negative, plan, ""));
+    let applied = "+ deny: 10.0.0.0/8\ncommand: 1 change (generation 4): 4.8 % of 1000 slots moved, the least possible is \
+                   3.9 %\n";
+    assert_eq!(ask(&["config", "apply", &path, "--confirm-within", "5m"]).out, applied);
+    assert_eq!(ask(&["config", "apply"]).out, applied);
+    assert_eq!(ask(&["config", "rollback"]).exit, Exit::Ok);
+    assert_eq!(ask(&["config", "rollback", "3"]).exit, Exit::Ok);
+    let asked = ["apply text Some(300s)", "apply files None", "rollback None", "rollback Some(3)"];
+    assert_eq!(*daemon.double.asked.lock().unwrap(), asked);
+    let history = "GENERATION  TIME                     ORIGIN   CHANGES\n       * 2  1970-01-02 00:00:00 UTC  command  + b \
+                   and 1 more\n         1  1970-01-02 00:00:00 UTC  command  + a and 1 more\n";
+    assert_eq!(ask(&["config", "history"]).out, history);
+    let confirm = ask(&["config", "confirm"]);
+    let sentence = "lb: generation 2 does not wait to be confirmed\n";
+    assert_eq!((confirm.exit, confirm.err.as_str()), (Exit::Refused, sentence));
+}
+
+#[test]
+fn a_wrong_file_is_not_sent_to_the_daemon() {
+    let (_folder, path) = file("nonsense");
+    let expected = format!("{path}:1: key with no value, expected `=`\n");
+    for words in [["config", "apply", &path], ["config", "diff", &path]] {
+        let ran = lb(&[&words[..], &["--socket", "/nonexistent/lb.sock"]].concat());
+        assert_eq!((ran.exit, ran.err.as_str()), (Exit::Refused, expected.as_str()), "{words:?}");
+    }
+    let kind = |words: &[&str]| Args::try_parse_from(words).unwrap_err().kind();
+    for patience in ["5", "0s", "25h"] {
+        let words = ["lb", "config", "apply", "--confirm-within", patience];
+        assert_eq!(kind(&words), ErrorKind::ValueValidation);
+    }
 }
 
 #[test]

@@ -39,6 +39,22 @@ pub(super) fn duration(seconds: u64) -> String {
     words.concat()
 }
 
+/// A moment, given in seconds since 1970: `2026-11-26 06:12:22 UTC`.
+///
+/// The calendar is Howard Hinnant's `civil_from_days`: eras of 400 years that begin with March.
+pub(super) fn moment(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 /// A fraction from 0 to 1 as a percentage.
 pub(super) fn percent(fraction: f64) -> String {
     format!("{:.1} %", fraction * 100.0)
@@ -100,6 +116,20 @@ mod tests {
         ];
         for (seconds, text) in cases {
             assert_eq!(duration(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn moments_are_dates_and_times() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (951_868_800, "2000-03-01 00:00:00 UTC"),
+            (1_795_672_342, "2026-11-26 05:52:22 UTC"),
+            (4_102_444_800, "2100-01-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(moment(seconds), text);
         }
     }
 

@@ -1,4 +1,4 @@
-//! A cursor over a TOML document: each value knows its place, each mistake is noted with its line.
+//! A cursor over a TOML document: each value knows its place, each mistake is noted with its file and line.
 //!
 //! Reading goes on after a mistake, so that one run tells all of them. `None` from a reader means either
 //! "absent" or "wrong, and noted": whoever needs to know asks [`Log::is_clean`] at the end.
@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use toml::Spanned;
@@ -16,13 +17,25 @@ use super::limit::Scalar;
 
 /// Collects the mistakes of one document.
 pub(super) struct Log<'d> {
+    file: &'d Path,
     text: &'d str,
+    /// Where the paths that it names begin; a text by itself has no such place.
+    folder: Option<&'d Path>,
     mistakes: RefCell<Vec<Mistake>>,
 }
 
 impl<'d> Log<'d> {
-    pub(super) fn new(text: &'d str) -> Self {
-        Self { text, mistakes: RefCell::default() }
+    pub(super) fn new(file: &'d Path, text: &'d str, folder: Option<&'d Path>) -> Self {
+        Self { file, text, folder, mistakes: RefCell::default() }
+    }
+
+    /// The document, if it is one.
+    pub(super) fn parse(&self) -> Option<Spanned<DeTable<'d>>> {
+        let document = DeTable::parse(self.text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            self.note(offset, "", error.message().replace('\n', "; "));
+        });
+        document.ok()
     }
 
     /// The line, counted from 1, of a byte offset.
@@ -32,8 +45,12 @@ impl<'d> Log<'d> {
     }
 
     pub(super) fn note(&self, offset: usize, field: &str, message: impl Into<String>) {
-        let mistake =
-            Mistake { line: Some(self.line(offset)), field: field.to_owned(), message: message.into() };
+        let mistake = Mistake {
+            file: self.file.to_owned(),
+            line: Some(self.line(offset)),
+            field: field.to_owned(),
+            message: message.into(),
+        };
         self.mistakes.borrow_mut().push(mistake);
     }
 
@@ -66,13 +83,28 @@ impl<'d> Node<'d> {
         Self { log, field, joint: ".", offset: value.span().start, value: value.get_ref() }
     }
 
-    pub(super) fn offset(&self) -> usize {
-        self.offset
+    /// Where another value stands, seen from this one: `line 7`, or `line 7 of conf.d/web.toml`.
+    pub(super) fn place_of(&self, other: &Self) -> String {
+        let line = other.log.line(other.offset);
+        if self.is_beside(other) {
+            format!("line {line}")
+        } else {
+            format!("line {line} of {}", other.log.file.display())
+        }
     }
 
-    /// The line of another value, by its offset.
-    pub(super) fn line_of(&self, offset: usize) -> usize {
-        self.log.line(offset)
+    /// Whether both stand in the same file.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        std::ptr::eq(self.log, other.log)
+    }
+
+    /// A file, whose path begins at the folder of the one that names it.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        let path = self.text()?;
+        if self.log.folder.is_none() {
+            self.note("a text that is sent names no files; write the prefixes themselves, as `lb config apply` does");
+        }
+        self.log.folder.map(|folder| folder.join(path))
     }
 
     pub(super) fn note(&self, message: impl Into<String>) {

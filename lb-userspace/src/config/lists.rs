@@ -1,5 +1,6 @@
 //! The `[lists]` section, and the files that it names.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::document::Node;
@@ -16,25 +17,41 @@ const LISTS: [(ListName, &str, &str); 2] =
 /// Mistakes of one file that are told. A file of another kind has one in each line.
 const TOLD: usize = 20;
 
-/// The lists of the section, and the files whose prefixes are to be added to them.
-pub(super) fn read_lists(node: &Node<'_>) -> Option<(Lists, Vec<(ListName, PathBuf)>)> {
-    let section = node.section(LISTS_KEYS)?;
-    let (mut lists, mut files) = (Lists::default(), Vec::new());
+/// The lists of the sections of all files, and the files whose prefixes are to be added to them.
+pub(super) fn read_lists(nodes: &[Node<'_>]) -> (Lists, Vec<(ListName, PathBuf)>) {
+    let (mut lists, mut files, mut seen) = (Lists::default(), Vec::new(), HashMap::new());
+    for node in nodes {
+        read_section(node, &mut lists, &mut files, &mut seen);
+    }
+    (lists, files)
+}
+
+/// Adds a section to what was read before.
+fn read_section<'d>(
+    node: &Node<'d>,
+    lists: &mut Lists,
+    files: &mut Vec<(ListName, PathBuf)>,
+    seen: &mut HashMap<Prefix, Node<'d>>,
+) {
+    let Some(section) = node.section(LISTS_KEYS) else { return };
     for (list, prefixes, file) in LISTS {
         let items = section.optional(prefixes).and_then(|node| node.items("[\"198.51.100.0/24\"]"));
         for item in items.unwrap_or_default() {
             let Some(prefix) = item.parsed() else { continue };
-            if let Err(error) = lists.add(list, prefix) {
-                item.note(error.to_string());
+            match (lists.add(list, prefix), seen.get(&prefix)) {
+                (Ok(_), _) => drop(seen.insert(prefix, item)),
+                (Err(error), Some(first)) if !item.is_beside(first) => {
+                    item.note(format!("{error}; the other one is on {}", item.place_of(first)));
+                }
+                (Err(error), _) => item.note(error.to_string()),
             }
         }
-        let file = section.optional(file).and_then(|node| node.text());
-        files.extend(file.map(|path| (list, path.into())));
+        let file = section.optional(file).and_then(|node| node.path());
+        files.extend(file.map(|path| (list, path)));
     }
-    if let Err(error) = check_lists(&lists) {
+    if let Err(error) = check_lists(lists) {
         node.note(error);
     }
-    Some((lists, files))
 }
 
 /// Refuses more prefixes than there is room for.
@@ -48,8 +65,9 @@ fn check_lists(lists: &Lists) -> Result<(), String> {
 
 /// Adds to a list what a file says: a prefix a line, `#` and what follows are a comment.
 pub(super) fn add_file(lists: &mut Lists, list: ListName, file: &Path) -> Result<(), ConfigError> {
-    let fail = |mistakes| Err(ConfigError { file: file.to_owned(), mistakes });
-    let whole = |message| vec![Mistake { line: None, field: String::new(), message }];
+    let fail = |mistakes| Err(ConfigError { mistakes });
+    let mistake = |line, message| Mistake { file: file.to_owned(), line, field: String::new(), message };
+    let whole = |message| vec![mistake(None, message)];
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) => return fail(whole(format!("cannot be read: {error}"))),
@@ -58,7 +76,7 @@ pub(super) fn add_file(lists: &mut Lists, list: ListName, file: &Path) -> Result
         .zip(text.lines())
         .filter_map(|(line, text)| {
             let message = add_line(lists, list, text).err()?;
-            Some(Mistake { line: Some(line), field: String::new(), message })
+            Some(mistake(Some(line), message))
         })
         .collect();
     if let Some(more) = mistakes.len().checked_sub(TOLD).filter(|more| *more > 0) {

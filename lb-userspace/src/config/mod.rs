@@ -1,11 +1,13 @@
-//! The configuration file: TOML in, [`Config`] out, or every mistake with its file, line and field.
+//! The configuration files: TOML in, [`Config`] out, or every mistake with its file, line and field; and TOML out again.
 
 mod conflicts;
 mod document;
+mod files;
 mod hash_key;
 mod limit;
 mod lists;
 mod options;
+mod render;
 mod rules;
 mod service;
 mod units;
@@ -13,13 +15,14 @@ mod units;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-
-use toml::de::DeTable;
+use std::path::PathBuf;
 
 pub use self::conflicts::{NatConflict, NatError, TogetherError, check_together, nat_conflicts};
+pub use self::files::{Text, load, parse, parse_text};
 pub use self::hash_key::{HashKeyError, read_hash_key};
 pub use self::limit::{LimitKeys, LimitMistake, Scalar, limit_keys, packets_per_source, read_limit};
+pub use self::render::{Digest, DigestError, changed_settings, digest, render, render_settings};
+pub(crate) use self::render::{render_rest, render_service};
 pub use self::rules::{
     BackendError, InterfaceError, InterfacesError, LimitConflict, MAX_BACKENDS, MAX_WINDOWS, NameError,
     OuterSourceRuleError, TableSizeError, VipError, WindowsError, check_backend, check_interface,
@@ -31,14 +34,17 @@ pub use self::units::{
     show_duration,
 };
 
-use self::document::{Log, Node, Section};
-use crate::model::{Limit, ListName, Lists, Service, Services};
+use self::document::Node;
+use crate::model::{Desired, Limit, ListName, Lists, Service, Services};
 
 /// The keys of `[daemon]`.
-const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "hash_key", "flows"];
+const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "state", "hash_key", "flows"];
 
 /// Where daemon and CLI meet unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
+
+/// Where generations are kept unless told otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/lb";
 
 /// Flows that can be remembered unless told otherwise: 16 MiB.
 const DEFAULT_FLOWS: u32 = 1 << 20;
@@ -50,9 +56,9 @@ const FLOWS: RangeInclusive<u32> = 8..=1 << 26;
 pub struct Config {
     /// What concerns the daemon itself.
     pub daemon: DaemonSettings,
-    /// Limiters of all services, in the order of the file.
+    /// Limiters of all services, in the order of the files.
     pub limits: Vec<Limit>,
-    /// The services, in the order of the file; names are unique, and so are VIP, port and protocol together.
+    /// The services, in the order of the files; names are unique, and so are VIP, port and protocol together.
     pub services: Vec<Service>,
     /// Which sources are denied, and which are not limited.
     pub lists: Lists,
@@ -68,6 +74,11 @@ impl Config {
         services.limits.clone_from(&self.limits);
         services
     }
+
+    /// All that it says but for `[daemon]`.
+    pub fn desired(&self) -> Desired {
+        Desired { services: self.services(), lists: self.lists.clone().into() }
+    }
 }
 
 /// The `[daemon]` section.
@@ -79,24 +90,26 @@ pub struct DaemonSettings {
     pub metrics: Option<SocketAddr>,
     /// The API's Unix socket.
     pub socket: PathBuf,
+    /// The directory that keeps generations.
+    pub state: PathBuf,
     /// The file that holds the flow hash's key; without it each host has a key of its own.
     pub hash_key: Option<PathBuf>,
     /// Flows that can be remembered while slots move, rounded up to what the table's shape allows.
     pub flows: u32,
 }
 
-/// Why a file is not a configuration: all its mistakes, a line each.
+/// Why files are not a configuration: all their mistakes, a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file, as it was named.
-    pub file: PathBuf,
-    /// At least one mistake, in the order of the lines.
+    /// At least one mistake, in the order of the files and of their lines.
     pub mistakes: Vec<Mistake>,
 }
 
 /// One mistake in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
+    /// The file, as it was named.
+    pub file: PathBuf,
     /// The line, counted from 1; absent if the file as a whole is meant.
     pub line: Option<usize>,
     /// The field, such as `service web: backends[1].address`; empty where the text is no TOML.
@@ -107,17 +120,14 @@ pub struct Mistake {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.mistakes.iter().enumerate() {
-            let end_of_previous = if index == 0 { "" } else { "\n" };
-            write!(f, "{end_of_previous}{}:{mistake}", self.file.display())?;
-        }
-        Ok(())
+        let lines: Vec<String> = self.mistakes.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 
 impl fmt::Display for Mistake {
-    /// What stands behind the file's name and a colon.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
         if let Some(line) = self.line {
             write!(f, "{line}:")?;
         }
@@ -130,56 +140,10 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for ConfigError {}
 
-/// Reads and checks the configuration in `path`, and the files that it names, whose paths begin at its folder.
-pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let mistake =
-            Mistake { line: None, field: String::new(), message: format!("cannot be read: {error}") };
-        ConfigError { file: path.to_owned(), mistakes: vec![mistake] }
-    })?;
-    let mut config = parse(&text, path)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    for (list, file) in &config.list_files {
-        lists::add_file(&mut config.lists, *list, &folder.join(file))?;
-    }
-    Ok(config)
-}
-
-/// Checks the configuration `text`; messages call it `file`.
-pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
-    let log = Log::new(text);
-    let config = read(&log, text);
-    match config {
-        Some(config) if log.is_clean() => Ok(config),
-        _ => Err(ConfigError { file: file.to_owned(), mistakes: log.into_mistakes() }),
-    }
-}
-
-/// The configuration, of use only if the log is clean.
-fn read(log: &Log<'_>, text: &str) -> Option<Config> {
-    let document = DeTable::parse(text)
-        .map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            log.note(offset, "", error.message().replace('\n', "; "));
-        })
-        .ok()?;
-    let root = Section::root(log, document.get_ref(), &["daemon", "lists", "limit", "service"]);
-    let daemon =
-        root.required("daemon", "[daemon] with interfaces = [\"eth0\"]").and_then(|node| read_daemon(&node));
-    let limits = root.optional("limit").map(|node| read_shared_limits(&node)).unwrap_or_default();
-    let services = root.optional("service").map(|node| service::read_all(&node, &limits));
-    let services = services.unwrap_or_default();
-    let own = services.iter().flat_map(|service| &service.limits);
-    if let Err(error) = check_windows(own.chain(&limits)) {
-        root.note("limit", error.to_string());
-    }
-    let lists = root.optional("lists").map_or_else(Default::default, |node| lists::read_lists(&node));
-    let (lists, list_files) = lists.unwrap_or_default();
-    Some(Config { daemon: daemon?, limits, services, lists, list_files })
-}
-
-fn read_shared_limits(node: &Node<'_>) -> Vec<Limit> {
-    let read = limit::read_limits(&node.items("[[limit]] sections").unwrap_or_default());
+/// The limiters of all services, from all files.
+fn read_shared_limits(nodes: &[Node<'_>]) -> Vec<Limit> {
+    let items = nodes.iter().flat_map(|node| node.items("[[limit]] sections").unwrap_or_default());
+    let read = limit::read_limits(&items.collect::<Vec<_>>());
     let (limits, nodes): (Vec<_>, Vec<_>) = read.into_iter().unzip();
     for LimitConflict { limit, error } in check_shared_limits(&limits) {
         nodes[limit].note(error);
@@ -193,12 +157,14 @@ fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
         section.required("interfaces", "interfaces = [\"eth0\"]").and_then(|node| read_interfaces(&node));
     let metrics = section.optional("metrics").and_then(|node| node.read_with(parse_listener));
     let socket = section.optional("socket").and_then(|node| node.text());
+    let state = section.optional("state").and_then(|node| node.read_with(parse_folder));
     let hash_key = section.optional("hash_key").and_then(|node| node.read_with(parse_key_source));
     let flows = section.optional("flows").map_or(Some(DEFAULT_FLOWS), |node| node.integer(FLOWS));
     Some(DaemonSettings {
         interfaces: interfaces?,
         metrics,
         socket: socket.unwrap_or(DEFAULT_SOCKET).into(),
+        state: state.unwrap_or_else(|| DEFAULT_STATE.into()),
         hash_key,
         flows: flows?,
     })
@@ -226,6 +192,13 @@ fn parse_listener(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not ADDRESS:PORT such as 127.0.0.1:9441 or [::1]:9441"))
 }
 
+fn parse_folder(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("a directory is expected, such as \"/var/lib/lb\"".to_owned());
+    }
+    Ok(text.into())
+}
+
 /// The prefix leaves room for other sources of keys.
 fn parse_key_source(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("file:") {
@@ -234,6 +207,8 @@ fn parse_key_source(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+#[cfg(test)]
+pub(crate) use self::render::tests as render_tests;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(super) const SERVICE_KEYS: &[&str] = &[
     "backends",
 ];
 pub(super) const HEALTH_KEYS: &[&str] = &["kind", "interval", "timeout", "rise", "fall", "port"];
-pub(super) const BACKEND_KEYS: &[&str] = &["address", "weight"];
+pub(super) const BACKEND_KEYS: &[&str] = &["address", "weight", "state"];
 
 const LIMIT_EXAMPLE: &str = "[{ scope = \"source\", packets = \"1k/s\", burst = 200, action = \"drop\" }]";
 
@@ -56,12 +56,13 @@ const MODES: [(&str, ForwardMode); 4] = [
     ("nat", ForwardMode::Nat),
 ];
 
-/// All services, each mistake noted.
-pub(super) fn read_all(node: &Node<'_>, shared: &[Limit]) -> Vec<Service> {
+const STATES: [(&str, AdminState); 2] = [("ready", AdminState::Ready), ("drain", AdminState::Drain)];
+
+/// The services of all files, each mistake noted.
+pub(super) fn read_all(nodes: &[Node<'_>], shared: &[Limit]) -> Vec<Service> {
     let mut seen = Seen::default();
-    let items = node.items("[[service]] sections").unwrap_or_default();
-    let read: Vec<Read<'_>> =
-        items.into_iter().filter_map(|item| read_service(item, shared, &mut seen)).collect();
+    let items = nodes.iter().flat_map(|node| node.items("[[service]] sections").unwrap_or_default());
+    let read: Vec<Read<'_>> = items.filter_map(|item| read_service(item, shared, &mut seen)).collect();
     let services: Vec<&Service> = read.iter().map(|read| &read.service).collect();
     for NatConflict { service, backend, error } in nat_conflicts(&services) {
         read[service].addresses[backend].note(error.to_string());
@@ -78,8 +79,8 @@ struct Read<'d> {
 /// What must be unique among services, and where the document has it.
 #[derive(Default)]
 struct Seen<'d> {
-    names: HashMap<&'d str, usize>,
-    vips: HashMap<(Endpoint, Protocol), (&'d str, usize)>,
+    names: HashMap<&'d str, Node<'d>>,
+    vips: HashMap<(Endpoint, Protocol), (&'d str, Node<'d>)>,
 }
 
 fn read_service<'d>(node: Node<'d>, shared: &[Limit], seen: &mut Seen<'d>) -> Option<Read<'d>> {
@@ -118,11 +119,10 @@ fn read_name<'d>(section: &Section<'d>, seen: &mut Seen<'d>) -> Option<&'d str> 
     }
     match seen.names.entry(name) {
         Entry::Occupied(first) => {
-            let line = node.line_of(*first.get());
-            node.note(format!("the service on line {line} has the same name"));
+            node.note(format!("the service on {} has the same name", node.place_of(first.get())));
         }
         Entry::Vacant(place) => {
-            place.insert(node.offset());
+            place.insert(node);
         }
     }
     Some(name)
@@ -140,14 +140,11 @@ fn claim_vip<'d>(section: &Section<'d>, name: &'d str, key: (Endpoint, Protocol)
     match seen.vips.entry(key) {
         Entry::Occupied(first) => {
             let (vip, protocol) = key;
-            let (other, offset) = *first.get();
-            node.note(format!(
-                "{vip} {protocol} belongs to service {other} on line {}",
-                node.line_of(offset)
-            ));
+            let (other, first) = first.get();
+            node.note(format!("{vip} {protocol} belongs to service {other} on {}", node.place_of(first)));
         }
         Entry::Vacant(place) => {
-            place.insert((name, node.offset()));
+            place.insert((name, node));
         }
     }
 }
@@ -218,7 +215,7 @@ fn read_backends<'d>(node: &Node<'d>, target: Option<(Endpoint, ForwardMode)>) -
 fn read_backend<'d>(
     node: &Node<'d>,
     target: Option<(Endpoint, ForwardMode)>,
-    seen: &mut HashMap<Endpoint, usize>,
+    seen: &mut HashMap<Endpoint, Node<'d>>,
 ) -> Option<(Backend, Node<'d>)> {
     let section = node.section(BACKEND_KEYS)?;
     let weight = section.optional("weight").and_then(|node| node.integer(0..=65_535));
@@ -228,9 +225,10 @@ fn read_backend<'d>(
     if let Some(Err(error)) = target.map(|(vip, mode)| check_backend(vip, mode, endpoint)) {
         address.note(error.to_string());
     }
-    if let Some(first) = seen.insert(endpoint, address.offset()) {
-        let first = address.line_of(first);
-        address.note(format!("{endpoint} is already a backend of the service, on line {first}"));
+    if let Some(first) = seen.insert(endpoint, address.clone()) {
+        let first = address.place_of(&first);
+        address.note(format!("{endpoint} is already a backend of the service, on {first}"));
     }
-    Some((Backend { endpoint, weight, admin: AdminState::Ready }, address))
+    let admin = section.optional("state").and_then(|node| node.word(&STATES)).unwrap_or(AdminState::Ready);
+    Some((Backend { endpoint, weight, admin }, address))
 }

@@ -2,6 +2,8 @@ use super::*;
 use crate::model::{
     AdminState, Affinity, Backend, ForwardMode, HealthCheck, Limit, Protocol, ServiceOptions, Weight,
 };
+use std::path::Path;
+
 use proptest::strategy::Strategy as _;
 use std::time::Duration;
 
@@ -222,7 +224,7 @@ const OUTSIDE_SERVICES: &[(&str, &str)] = &[
     ),
     (
         "[daemon]\ninterface = \"eth0\"\ninterfaces = [\"eth0\"]\n",
-        "lb.toml:2: daemon.interface: unknown key; expected one of interfaces, metrics, socket, hash_key, flows",
+        "lb.toml:2: daemon.interface: unknown key; expected one of interfaces, metrics, socket, state, hash_key, flows",
     ),
     (
         "[daemon]\ninterfaces = [\"eth0\"]\n[[services]]\n",
@@ -276,7 +278,7 @@ const IN_A_SERVICE: &[(&str, &str)] = &[
     ("backends = [\"10.0.1.1:80\"]", "lb.toml:8: service web: backends[0]: expected a table, found a string"),
     (
         "backends = [{ address = \"10.0.1.1:80\", wieght = 1 }]",
-        "lb.toml:8: service web: backends[0].wieght: unknown key; expected one of address, weight",
+        "lb.toml:8: service web: backends[0].wieght: unknown key; expected one of address, weight, state",
     ),
     (
         "backends = [{ address = \"10.0.1.1:80\" },\n{ address = \"10.0.1.1:80\" }]",

@@ -1,32 +1,33 @@
 //! The controller without its tasks: everything it knows, and what follows from each thing it learns.
 
+mod commit;
 mod lists;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use lb_common::layout::{InterfaceEntry, LimiterCounts};
 use lb_common::lists::Side;
-use lb_common::maglev::Disruption;
 use lb_common::verdict::{AnswerReason, DropReason, PassReason};
 use lb_common::wire::Mac;
 
 use super::contended::Contended;
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
-use super::{Change, ChangeError, edits};
+use super::{ChangeError, edits};
 use crate::config::limit_keys;
 use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, Unreachable};
 use crate::placement::{
-    Placed, Placement, PlacementError, Services, Standing, ask_lists, deliverable, needs_exact_clock, render,
-    slots,
+    Moves, Placed, Placement, PlacementError, Services, Standing, ask_lists, deliverable, needs_exact_clock,
+    render, slots,
 };
 use crate::view::{
-    Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, OptionsView, ReasonCount,
+    BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, OptionsView, ReasonCount,
     ServiceView, SlotsView, Status,
 };
 
@@ -66,7 +67,7 @@ struct Record {
 pub(super) struct Core<D> {
     datapath: D,
     services: Services,
-    lists: Lists,
+    lists: Arc<Lists>,
     /// The table of lists that packets ask.
     side: Option<Side>,
     health: BTreeMap<CheckTarget, Record>,
@@ -90,7 +91,7 @@ impl<D: Datapath> Core<D> {
         Self {
             datapath,
             services: Services::new(),
-            lists: Lists::default(),
+            lists: Arc::default(),
             side: None,
             health: BTreeMap::new(),
             next_hops: NextHops::new(),
@@ -104,26 +105,6 @@ impl<D: Datapath> Core<D> {
             behind: false,
             started: Instant::now(),
         }
-    }
-
-    /// Begins with these lists and services, which together are the first generation.
-    pub(super) fn start_with(&mut self, lists: Lists, services: Services) -> Result<(), ReconcileError> {
-        self.set_lists(lists)?;
-        self.generation = 0;
-        self.set_services(services).map(drop)
-    }
-
-    /// Makes `services` the ones that are wanted, whole or not at all.
-    pub(super) fn set_services(&mut self, services: Services) -> Result<Disruption, ReconcileError> {
-        let before = std::mem::replace(&mut self.services, services);
-        let result = self.reconcile();
-        if result.is_ok() {
-            self.generation += 1;
-            self.follow_health_checks();
-        } else {
-            self.services = before;
-        }
-        result
     }
 
     /// Takes in the ways to backends.
@@ -169,43 +150,20 @@ impl<D: Datapath> Core<D> {
         if changed { self.catch_up() } else { Ok(()) }
     }
 
-    /// Applies an operator's change, whole or not at all.
-    pub(super) fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
-        let added = match &change {
-            Change::AddBackend { backend, .. } => Some(backend.endpoint),
-            _ => None,
-        };
-        let name = change.service().map(str::to_owned);
-        let moves_slots = !matches!(change, Change::SetLimit { .. } | Change::RemoveLimit { .. });
-        let (services, mut summary) = edits::edited(&self.services, change)?;
-        let moved = self.set_services(services).map_err(|error| ChangeError::Refused(error.to_string()))?;
-        let obstacle = |endpoint| self.obstacle(name.as_deref()?, endpoint);
-        if let Some(reason) = added.and_then(obstacle) {
-            summary = format!("{summary}, but takes no traffic yet: {reason}");
-        }
-        tracing::info!("generation {}: {summary}", self.generation);
-        let concerned = name.filter(|_| moves_slots).and_then(|name| self.services.get(&name));
-        let slots_total = concerned.map_or(0, |service| u64::from(service.table_size));
-        let Disruption { moved, least } = moved;
-        Ok(Applied {
-            generation: self.generation,
-            summary,
-            slots_moved: moved as u64,
-            slots_least: least as u64,
-            slots_total,
-        })
-    }
-
     /// Lets the tables follow what was learned: it cannot be refused, so a failure is remembered.
     fn catch_up(&mut self) -> Result<(), ReconcileError> {
         self.behind = true;
         self.reconcile().map(drop)
     }
 
+    /// Where everything would stand if these services were wanted.
+    fn next_placement(&self, services: &Services) -> Result<Placement, PlacementError> {
+        self.placement.next(services, |service, backend| self.standing(service, backend))
+    }
+
     /// Brings the tables to what follows from everything that is known.
-    fn reconcile(&mut self) -> Result<Disruption, ReconcileError> {
-        let mut placement =
-            self.placement.next(&self.services, |service, backend| self.standing(service, backend))?;
+    fn reconcile(&mut self) -> Result<Moves, ReconcileError> {
+        let mut placement = self.next_placement(&self.services)?;
         let mut image =
             render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
         image.interfaces.clone_from(&self.interfaces);
@@ -218,7 +176,7 @@ impl<D: Datapath> Core<D> {
         }
         // The tables have changed: from here on nothing may fail.
         placement.publish(self.datapath.clock());
-        let moved = placement.disruption_since(&self.placement);
+        let moved = placement.moves_since(&self.placement);
         let leaves_flows = self.placement.leaves_flows(&placement);
         (self.placement, self.image, self.ledger, self.behind) = (placement, image, ledger, false);
         if let Err(error) = self.ledger.settle(&self.datapath) {
@@ -358,6 +316,7 @@ impl<D: Datapath> Core<D> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             generation: self.generation,
+            config: ConfigStatus::default(),
             interfaces: interfaces.collect::<Result<_, _>>()?,
             services: services?,
             flows: self.flows_view()?,

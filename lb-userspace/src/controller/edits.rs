@@ -1,11 +1,54 @@
 //! An operator's change on paper: the services as they are wanted after it, or why it cannot be.
 
-use super::{Change, ChangeError};
+use std::sync::Arc;
+
+use super::{Change, ChangeError, ListChange};
 use crate::config::{check_backend, check_limits, check_shared_limits, check_together, check_windows};
-use crate::model::{AdminState, Backend, Endpoint, Limit, Service, Services};
+use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, Service, Services};
+
+/// A change on paper.
+#[derive(Clone, Debug)]
+pub(crate) struct Edited {
+    /// All that is wanted after it.
+    pub(crate) desired: Desired,
+    /// The change in words.
+    pub(crate) summary: String,
+    /// The service whose slots it may move; `None` if it is about others than one, or about none.
+    pub(super) concerned: Option<String>,
+    /// A backend that is to take traffic, and its service.
+    pub(super) newcomer: Option<(String, Endpoint)>,
+}
+
+impl Edited {
+    /// A whole new state of things.
+    pub(crate) fn whole(desired: Desired, summary: String) -> Self {
+        Self { desired, summary, concerned: None, newcomer: None }
+    }
+
+    /// After an operator's change.
+    pub(crate) fn by(desired: &Desired, change: Change) -> Result<Self, ChangeError> {
+        let newcomer = match &change {
+            Change::AddBackend { service, backend } => Some((service.clone(), backend.endpoint)),
+            _ => None,
+        };
+        let moves_slots = !matches!(change, Change::SetLimit { .. } | Change::RemoveLimit { .. });
+        let concerned = change.service().filter(|_| moves_slots).map(str::to_owned);
+        let (services, summary) = edited(&desired.services, change)?;
+        let desired = Desired { services, lists: Arc::clone(&desired.lists) };
+        Ok(Self { desired, summary, concerned, newcomer })
+    }
+
+    /// After a change of a list.
+    pub(crate) fn by_list(desired: &Desired, change: &ListChange) -> Result<Self, ChangeError> {
+        let (lists, summary) = change.edited(&desired.lists)?;
+        // Lists that stay as they are are not to be filled anew.
+        let lists = if lists == *desired.lists { Arc::clone(&desired.lists) } else { lists.into() };
+        Ok(Self::whole(Desired { services: desired.services.clone(), lists }, summary))
+    }
+}
 
 /// The services after a change, and the change in words.
-pub(super) fn edited(services: &Services, change: Change) -> Result<(Services, String), ChangeError> {
+fn edited(services: &Services, change: Change) -> Result<(Services, String), ChangeError> {
     let mut services = services.clone();
     let name = match change {
         Change::SetLimit { service, limit } => {

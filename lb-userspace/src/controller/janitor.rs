@@ -1,5 +1,6 @@
 //! The janitor: walks the flow table, forgets what is over, and finds the slots that can come to rest.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use lb_common::flow::{Detail, Entry, Tick};
@@ -97,6 +98,19 @@ pub(super) fn walk<D: Datapath + ?Sized>(tables: &mut D, placement: &Placement) 
         }
     }
     Findings { flows, lots }
+}
+
+/// Flows that are remembered in these ranges of slots.
+pub(super) fn count<D: Datapath + ?Sized>(tables: &D, slots: &[Range<u32>]) -> u64 {
+    if slots.is_empty() {
+        return 0;
+    }
+    let concerned = |place: &usize| {
+        tables.flow(*place).is_some_and(|(entry, detail)| {
+            entry.is_whole() && slots.iter().any(|range| range.contains(&detail.index()))
+        })
+    };
+    (0..tables.capacity().flows()).filter(concerned).count() as u64
 }
 
 /// Forgets what is at a place if that is its fate. `None` if nothing is there.

@@ -1,32 +1,39 @@
 //! The controller: the task that owns what is wanted, what is known, and the tables, and lets nobody else near them.
 //!
-//! Requests, finished health checks and news from the kernel reach it one at a time; each ends in the same step, the
-//! reconciliation of `core`.
+//! What is wanted reaches it from the pipeline, finished health checks and news from the kernel by themselves, one at a time;
+//! each ends in the same step, the reconciliation of `core`.
 
 mod contended;
 mod core;
 mod edits;
+mod handle;
 mod janitor;
 mod ledger;
 mod lists;
+mod pipeline;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::block_in_place;
+use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::datapath::{Attachment, Datapath};
 use crate::health::{CheckReport, Checker};
-use crate::model::{Backend, Endpoint, Limit, ListName, Lists, Weight};
+use crate::model::{Backend, Desired, Endpoint, Limit, ListName, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
-use crate::placement::Services;
-use crate::view::{Applied, BackendView, LimitView, PrefixList, Status};
+use crate::state::{Beginning, Directory};
+use crate::view::{Applied, BackendView, LimitView, PlanView, PrefixList, Status};
 use core::Core;
 pub use core::ReconcileError;
+use edits::Edited;
+pub use handle::{Handle, Tables};
 pub use lists::{ListAction, ListChange};
+use pipeline::Pipeline;
+pub use pipeline::{Files, LocalVip, check_local_vips, check_no_local_vip};
 
 /// How often next hops are looked up without news from the kernel, so that neighbours nobody asks for stay known.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
@@ -132,52 +139,33 @@ enum Request {
     Limits(Option<String>, oneshot::Sender<Result<Vec<LimitView>, ChangeError>>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
     List(ListName, oneshot::Sender<PrefixList>),
-    ChangeList(ListChange, oneshot::Sender<Result<Applied, ChangeError>>),
-    Change(Change, oneshot::Sender<Result<Applied, ChangeError>>),
+    Plan(Desired, oneshot::Sender<Result<PlanView, ChangeError>>),
+    Commit(Box<Edited>, u64, oneshot::Sender<Result<Applied, ChangeError>>),
 }
 
-/// How API, CLI and metrics talk to the controller.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    requests: mpsc::Sender<Request>,
+/// What the pipeline begins with.
+#[derive(Debug)]
+pub struct Start {
+    /// The state directory, or why there is none.
+    pub store: Result<Directory, String>,
+    /// The files.
+    pub files: Files,
+    /// What is in force.
+    pub beginning: Beginning,
+    /// The highest number that was ever used.
+    pub last: u64,
+    /// What is not well with the state directory, a sentence each.
+    pub problems: Vec<String>,
 }
 
-impl Handle {
-    /// The daemon as a whole.
-    pub async fn status(&self) -> Result<Status, ControllerGone> {
-        self.ask(Request::Status).await
-    }
-
-    /// The backends of one service.
-    pub async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {
-        self.ask(|answer| Request::Backends(service.to_owned(), answer)).await?
-    }
-
-    /// The limiters that packets of one service meet, or all there are.
-    pub async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
-        self.ask(|answer| Request::Limits(service.map(str::to_owned), answer)).await?
-    }
-
-    /// Applies a change whole, or refuses it whole.
-    pub async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
-        self.ask(|answer| Request::Change(change, answer)).await?
-    }
-
-    /// The prefixes on a list.
-    pub async fn list(&self, list: ListName) -> Result<PrefixList, ControllerGone> {
-        self.ask(|answer| Request::List(list, answer)).await
-    }
-
-    /// Applies a change of a list whole, or refuses it whole.
-    pub async fn change_list(&self, change: ListChange) -> Result<Applied, ChangeError> {
-        self.ask(|answer| Request::ChangeList(change, answer)).await?
-    }
-
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ControllerGone> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(request(answer)).await.map_err(|_| ControllerGone)?;
-        answered.await.map_err(|_| ControllerGone)
-    }
+/// The task of the pipeline, which changes what is wanted, and how to ask it. It ends with the controller or with the last
+/// [`Handle`].
+pub fn start_pipeline(tables: Tables, start: Start, hangups: Signal, tasks: &mut JoinSet<()>) -> Handle {
+    let Start { store, files, beginning, last, problems } = start;
+    let (wishes, wished) = mpsc::channel(64);
+    let (pipeline, config) = Pipeline::new(tables.clone(), store, files, beginning, last, problems);
+    tasks.spawn(pipeline.run(wished, hangups));
+    Handle::new(tables, wishes, config)
 }
 
 /// Why the controller could not start or go on.
@@ -223,24 +211,25 @@ pub struct Controller<D> {
 }
 
 impl<D: Datapath + 'static> Controller<D> {
-    /// Fills the tables of `datapath` with `lists` and `services`, and waits a moment for neighbours to answer.
+    /// Fills the tables of `datapath` with what is wanted, as the generation of this number, and waits a moment for neighbours to
+    /// answer.
     pub async fn start(
         datapath: D,
-        services: Services,
-        lists: Lists,
-    ) -> Result<(Self, Handle), ControllerError> {
+        desired: Desired,
+        generation: u64,
+    ) -> Result<(Self, Tables), ControllerError> {
         let (requests_sender, requests) = mpsc::channel(64);
         let (reports_sender, reports) = mpsc::channel(1024);
         let mut core = Core::new(datapath);
-        core.start_with(lists, services)?;
+        core.begin(desired, generation)?;
         let neighbors = Neighbors::connect().await?;
         let announced = watch::Sender::new(core.announced_vips());
         let mut controller =
             Self { core, neighbors, checker: Checker::new(reports_sender), reports, requests, announced };
-        controller.look_up_until(FIRST_ANSWERS, None).await?;
+        controller.look_up_until(FIRST_ANSWERS, &BTreeSet::new()).await?;
         controller.core.settle_slots()?;
         controller.checker.update(controller.core.wanted_checks());
-        Ok((controller, Handle { requests: requests_sender }))
+        Ok((controller, Tables::new(requests_sender)))
     }
 
     /// Lends out the tables' owner for attaching and detaching its program.
@@ -255,14 +244,15 @@ impl<D: Datapath + 'static> Controller<D> {
 
     /// Looks up next hops until every neighbour has answered, `patience` at most.
     ///
-    /// `newcomer` is the address of a backend that is about to be added: it should take traffic as soon as it is there.
+    /// `newcomers` are the addresses of backends that are about to be added: they should take traffic as soon as they are
+    /// there. If there are any, they alone are waited for.
     async fn look_up_until(
         &mut self,
         patience: Duration,
-        newcomer: Option<IpAddr>,
+        newcomers: &BTreeSet<IpAddr>,
     ) -> Result<(), ControllerError> {
         let deadline = Instant::now() + patience;
-        while self.look_up(newcomer).await? {
+        while self.look_up(newcomers).await? {
             match timeout_at(deadline, self.neighbors.changed()).await {
                 Ok(changed) => changed?,
                 Err(_) => break,
@@ -272,14 +262,15 @@ impl<D: Datapath + 'static> Controller<D> {
     }
 
     /// Asks the kernel for all next hops; says whether it is worth waiting for a neighbour to answer.
-    async fn look_up(&mut self, newcomer: Option<IpAddr>) -> Result<bool, ControllerError> {
+    async fn look_up(&mut self, newcomers: &BTreeSet<IpAddr>) -> Result<bool, ControllerError> {
         let mut targets = self.core.backend_addresses();
-        targets.extend(newcomer);
+        targets.extend(newcomers);
         let next_hops = self.neighbors.resolve(&targets).await?;
         let silent = |hop: &Result<_, _>| matches!(hop, Err(Unreachable::NoNeighbor { .. }));
-        let waiting = match newcomer {
-            Some(newcomer) => next_hops.get(&newcomer).is_some_and(silent),
-            None => next_hops.values().any(silent),
+        let waiting = if newcomers.is_empty() {
+            next_hops.values().any(silent)
+        } else {
+            newcomers.iter().filter_map(|newcomer| next_hops.get(newcomer)).any(silent)
         };
         self.core.set_own_macs(self.neighbors.own_macs());
         block_in_place(|| self.core.set_next_hops(next_hops))?;
@@ -288,7 +279,7 @@ impl<D: Datapath + 'static> Controller<D> {
 
     /// Takes in what the kernel says now. What it cannot say this time, it is asked again.
     async fn follow_kernel(&mut self) -> Result<(), ControllerError> {
-        tell_passing(self.look_up(None).await.map(drop))
+        tell_passing(self.look_up(&BTreeSet::new()).await.map(drop))
     }
 
     /// Works until every [`Handle`] is gone. `attachments` are told in the status, in the order of their counter rows.
@@ -336,14 +327,16 @@ impl<D: Datapath + 'static> Controller<D> {
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
             Request::Limits(service, answer) => drop(answer.send(self.core.limits(service.as_deref()))),
             Request::List(list, answer) => drop(answer.send(self.core.list(list))),
-            Request::ChangeList(change, answer) => {
-                drop(answer.send(block_in_place(|| self.core.change_list(&change))));
+            Request::Plan(desired, answer) => {
+                let plan = block_in_place(|| self.core.plan(&desired));
+                drop(answer.send(plan.map_err(|error| ChangeError::Refused(error.to_string()))));
             }
-            Request::Change(change, answer) => {
-                if let Change::AddBackend { backend, .. } = &change {
-                    tell_passing(self.look_up_until(NEW_ANSWER, Some(backend.endpoint.address)).await)?;
+            Request::Commit(edited, generation, answer) => {
+                let newcomers = self.core.newcomers(&edited.desired);
+                if !newcomers.is_empty() {
+                    tell_passing(self.look_up_until(NEW_ANSWER, &newcomers).await)?;
                 }
-                let result = block_in_place(|| self.core.change(change));
+                let result = block_in_place(|| self.core.commit(*edited, generation));
                 let changed = result.is_ok();
                 drop(answer.send(result));
                 if changed {

@@ -6,11 +6,13 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket};
 use rustix::io::Errno;
 use tokio::task::JoinSet;
+
+use crate::neighbors::own;
 
 /// The index that `lo` has in every network namespace (`LOOPBACK_IFINDEX`, `net/core/dev.c`).
 const LOOPBACK: u32 = 1;
@@ -56,23 +58,15 @@ impl Addresses {
     }
 }
 
-/// The address of a message; of a point-to-point link its own end, which only the attribute "local" names.
+/// The address of a message, if a tunnel can end there.
 fn address_of(message: &AddressMessage) -> Option<IpAddr> {
-    let attribute = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
-    let local = attribute(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let address = attribute(|attribute| match attribute {
-        AddressAttribute::Address(address) => Some(*address),
-        _ => None,
-    });
-    local.or(address).filter(|_| message.header.index != LOOPBACK)
+    own(message).filter(|_| message.header.index != LOOPBACK)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rtnetlink::packet_route::address::AddressAttribute;
 
     fn message(index: u32, attributes: Vec<AddressAttribute>) -> AddressMessage {
         let mut message = AddressMessage::default();

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::ipv4_mistake;
 
 /// An address, or all those that have their first bits in common with one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     /// The first of the addresses.
     address: IpAddr,

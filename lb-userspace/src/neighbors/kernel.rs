@@ -166,7 +166,7 @@ async fn first<T, E>(answers: impl Stream<Item = Result<T, E>>) -> Result<Option
     std::pin::pin!(answers).try_next().await
 }
 
-fn request_error(action: &'static str, source: rtnetlink::Error) -> NeighborsError {
+pub(super) fn request_error(action: &'static str, source: rtnetlink::Error) -> NeighborsError {
     match source {
         rtnetlink::Error::RequestFailed => NeighborsError::Closed,
         source => NeighborsError::Request { action, source },

@@ -6,6 +6,7 @@
 //! program forwards never pass through the kernel's stack, so nothing else would keep its neighbour entries fresh.
 
 mod kernel;
+mod local;
 mod monitor;
 mod probes;
 mod resolve;
@@ -20,6 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use kernel::{Kernel, Neighbor, NeighborKey, Route};
+pub use local::local_addresses;
+pub(crate) use local::own;
 use monitor::Monitor;
 use probes::Probes;
 

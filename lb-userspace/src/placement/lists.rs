@@ -60,33 +60,38 @@ pub fn replace_lists<D: Datapath + ?Sized>(
     before: Option<Side>,
     lists: &Lists,
 ) -> Result<Replaced, TableError> {
-    let side = (!lists.is_empty()).then(|| before.map_or(Side::A, Side::other));
-    let replaced = ask(datapath, image, side, lists).inspect_err(|_| empty(datapath, side))?;
-    if before.is_some() {
-        datapath.settle();
-    }
-    empty(datapath, before);
+    let side = fill_lists(datapath, before, lists)?;
+    let mut replaced = Replaced { image: image.clone(), side };
+    ask_lists(&mut replaced.image, side);
+    apply(datapath, image, &replaced.image).inspect_err(|_| empty_list(datapath, side))?;
+    retire_lists(datapath, before);
     Ok(replaced)
 }
 
-/// Fills the table of a side and makes packets ask it.
-fn ask<D: Datapath + ?Sized>(
+/// Fills the table that packets have not asked so far, and says which; none if the lists say nothing. If that fails, it is
+/// empty again.
+pub fn fill_lists<D: Datapath + ?Sized>(
     datapath: &mut D,
-    before: &Image,
-    side: Option<Side>,
+    before: Option<Side>,
     lists: &Lists,
-) -> Result<Replaced, TableError> {
+) -> Result<Option<Side>, TableError> {
+    let side = (!lists.is_empty()).then(|| before.map_or(Side::A, Side::other));
     if let Some(side) = side {
-        datapath.fill_list(side, &list_entries(lists))?;
+        datapath.fill_list(side, &list_entries(lists)).inspect_err(|_| empty_list(datapath, Some(side)))?;
     }
-    let mut image = before.clone();
-    ask_lists(&mut image, side);
-    apply(datapath, before, &image)?;
-    Ok(Replaced { image, side })
+    Ok(side)
+}
+
+/// Empties the table that packets asked before, once none is under way that may still ask it.
+pub fn retire_lists<D: Datapath + ?Sized>(datapath: &mut D, before: Option<Side>) {
+    if before.is_some() {
+        datapath.settle();
+    }
+    empty_list(datapath, before);
 }
 
 /// Empties a table that no packet asks. If that fails it takes up memory until it is filled again, nothing worse.
-fn empty<D: Datapath + ?Sized>(datapath: &mut D, side: Option<Side>) {
+pub fn empty_list<D: Datapath + ?Sized>(datapath: &mut D, side: Option<Side>) {
     if let Some(Err(error)) = side.map(|side| datapath.fill_list(side, &[])) {
         tracing::warn!("a list that is not in force stays in memory: {error}");
     }

@@ -12,6 +12,7 @@ mod slots;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::hash::HashKey;
@@ -30,7 +31,7 @@ use slots::Slots;
 
 pub use crate::model::Services;
 pub use limiters::needs_exact_clock;
-pub use lists::{Replaced, ask_lists, list_entries, replace_lists};
+pub use lists::{Replaced, ask_lists, empty_list, fill_lists, list_entries, replace_lists, retire_lists};
 pub use render::{deliverable, render, slots};
 
 /// What there is no room for.
@@ -160,6 +161,19 @@ impl Placed {
         let gone = |(endpoint, id): (&Endpoint, &BackendId)| next.ids.get(endpoint) != Some(id);
         self.range != next.range || self.slots().len() != next.slots().len() || self.ids.iter().any(gone)
     }
+}
+
+/// What a step from one placement to the next does to the slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Slots that get another owner.
+    pub moved: usize,
+    /// The least that must.
+    pub least: usize,
+    /// Tables in which any does.
+    pub tables: usize,
+    /// Slots of these tables.
+    pub slots: usize,
 }
 
 /// One VIP's place in the directory, and its region of the service table.
@@ -303,15 +317,33 @@ impl Placement {
     }
 
     /// What became of the slots since the placement was `old`, over all services.
-    pub fn disruption_since(&self, old: &Self) -> Disruption {
-        let mut sum = Disruption::default();
+    pub fn moves_since(&self, old: &Self) -> Moves {
         let none = Slots::default();
+        let mut moves = Moves::default();
         for (name, placed) in &self.services {
             let before = old.service(name).map_or(&none, |placed| &placed.slots);
             let Disruption { moved, least } = placed.slots.disruption_since(before);
-            sum = Disruption { moved: sum.moved + moved, least: sum.least + least };
+            moves.moved += moved;
+            moves.least += least;
+            if moved > 0 {
+                moves.tables += 1;
+                moves.slots += placed.slots().len();
+            }
         }
-        sum
+        moves
+    }
+
+    /// The slots, by their index in the table of all slots, of each service that has moving ones and that is another in
+    /// `next`: those whose remembered flows a step there concerns.
+    pub fn concerned_slots(&self, next: &Self) -> Vec<std::ops::Range<u32>> {
+        let stays = |name: &str, placed: &Placed| {
+            next.service(name).is_some_and(|next| Arc::ptr_eq(next.slots.words(), placed.slots.words()))
+        };
+        let concerned =
+            self.services.iter().filter(|(name, placed)| placed.moving() > 0 && !stays(name, placed));
+        concerned
+            .map(|(_, placed)| placed.range.start..placed.range.start + placed.slots().len() as u32)
+            .collect()
     }
 
     fn remove_missing(&mut self, services: &Services, given_up: &mut GivenUp) {

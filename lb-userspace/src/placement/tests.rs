@@ -134,10 +134,7 @@ fn slots_move_only_where_the_table_changes_and_keep_their_flows() {
         assert_eq!((*fallback, *moves), (*was, was != is));
     }
     let moved = after.iter().filter(|slot| slot.2).count();
-    assert_eq!(
-        (moved, moved),
-        (second.disruption_since(&first).moved, second.service("web").unwrap().moving())
-    );
+    assert_eq!((moved, moved), (second.moves_since(&first).moved, second.service("web").unwrap().moving()));
     let third = second.next(&web(), standings([Draining, Serving, Serving])).unwrap();
     assert!(slots_of(&third).iter().all(|slot| slot.0 != 0), "a draining backend owns nothing");
     let oldest_stay =
@@ -161,7 +158,7 @@ fn nobody_for_new_flows_leaves_the_slots_as_they_are() {
     assert_eq!((slots_of(&closed), entry.slot_count, entry.flags & CLOSED), (slots_of(&open), 251, CLOSED));
     assert_eq!(usable, [true, true, false], "who drains is usable, who is dead is not");
     assert!(closed.service("web").unwrap().table().is_empty());
-    assert_eq!(closed.disruption_since(&open), Disruption::default());
+    assert_eq!(closed.moves_since(&open), Moves::default());
     let one = closed.next(&web(), standings([Draining, Dead, Dead])).unwrap();
     assert!(slots_of(&one).iter().all(|slot| slot.0 == 0 && slot.1 == 0));
     let again = one.next(&web(), standings([Draining, Dead, Serving])).unwrap();

@@ -59,6 +59,11 @@ fn status_shows_what_is_well_and_what_is_not() {
         version: "0.1.0".to_owned(),
         uptime_seconds: 273_600,
         generation: 42,
+        config: ConfigStatus {
+            origin: "file /etc/lb/lb.toml".to_owned(),
+            time: 0,
+            ..ConfigStatus::default()
+        },
         interfaces: vec![
             interface("eth0", &[("truncated", 3), ("limited", 900)]),
             interface("eth1", &[("limited", 100)]),
@@ -69,7 +74,7 @@ fn status_shows_what_is_well_and_what_is_not() {
         warnings: vec!["service api: 1 of 3 backends down".to_owned()],
     };
     let expected = "\
-lb 0.1.0  up 3d4h  generation 42  1 warning
+lb 0.1.0  up 3d4h  generation 42 (file /etc/lb/lb.toml, 1970-01-01 00:00:00 UTC)  1 warning
 XDP       eth0 native  eth1 native
 SERVICES  1 well  1 degraded     BACKENDS 5 of 6 serving
 SLOTS     131 060 settled  14 moving     FLOWS 1 204 / 1 048 576 remembered  0 evicted

@@ -4,17 +4,49 @@ use std::time::Duration;
 use lb_common::hash::HashKey;
 use lb_common::pipeline::{ServiceEvent, Tables};
 
+use super::super::edits::Edited;
+use super::super::{Change, ListChange};
 use super::*;
 use crate::datapath::faulty::Faulty;
 use crate::datapath::{Capacity, MemoryDatapath};
 use crate::health::CheckOutcome;
-use crate::model::{ForwardMode, Protocol, ServiceOptions, Weight};
+use crate::model::{Desired, ForwardMode, Protocol, ServiceOptions, Weight};
+use crate::view::Applied;
 
+mod faults;
 mod histories;
 mod lists;
 mod racing;
 mod simulation;
 mod world;
+
+/// Changes as the pipeline makes them, with no state directory in between.
+impl<D: Datapath> Core<D> {
+    fn desired(&self) -> Desired {
+        Desired { services: self.services.clone(), lists: Arc::clone(&self.lists) }
+    }
+
+    fn set_services(&mut self, services: Services) -> Result<Applied, ChangeError> {
+        let desired = Desired { services, lists: Arc::clone(&self.lists) };
+        self.commit(Edited::whole(desired, String::new()), self.generation + 1)
+    }
+
+    fn set_lists(&mut self, lists: Lists) -> Result<Applied, ChangeError> {
+        let desired = Desired { services: self.services.clone(), lists: lists.into() };
+        self.commit(Edited::whole(desired, String::new()), self.generation + 1)
+    }
+
+    fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
+        let edited = Edited::by(&self.desired(), change)?;
+        self.commit(edited, self.generation + 1)
+    }
+
+    fn change_list(&mut self, change: &ListChange) -> Result<Applied, ChangeError> {
+        let edited = Edited::by_list(&self.desired(), change)?;
+        let changes = edited.desired != self.desired();
+        self.commit(edited, self.generation + u64::from(changes))
+    }
+}
 
 fn endpoint(last: u8) -> Endpoint {
     format!("10.0.1.{last}:80").parse().unwrap()

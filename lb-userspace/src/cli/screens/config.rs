@@ -1,0 +1,47 @@
+//! Configurations: what would change, what did, and what was before.
+
+use super::{applied, moment, plural, share, table};
+use crate::view::{ConfigApplied, ConfigDiff, GenerationView, PlanView};
+
+/// What would change, and what it would cost.
+pub(in crate::cli) fn config_diff(diff: &ConfigDiff) -> String {
+    let changes = diff.changes.iter().map(|line| format!("{line}\n"));
+    let restart = diff.restart.iter().map(|key| format!("! [daemon] {key} differs, which takes a restart\n"));
+    let plan = diff.plan.map(|plan| plan_line(diff.count, plan));
+    changes.chain(restart).chain(plan).collect()
+}
+
+fn plan_line(count: usize, plan: PlanView) -> String {
+    let PlanView { tables, slots_moved, slots_least, slots_total, flows } = plan;
+    let changes = plural(count, "change");
+    let slots = if slots_moved == 0 {
+        "no slot moves".to_owned()
+    } else {
+        let whose = if tables == 1 { "its" } else { "their" };
+        let (moved, least) = (share(slots_moved, slots_total), share(slots_least, slots_total));
+        format!("{}, {moved} of {whose} slots move ({least} is the least possible)", plural(tables, "table"))
+    };
+    let flows = if flows == 0 { String::new() } else { format!(", {flows} remembered flows are concerned") };
+    format!("  plan: {changes}, {slots}{flows}\n")
+}
+
+/// What a whole configuration changed.
+pub(in crate::cli) fn config_applied(result: &ConfigApplied) -> String {
+    let changes = result.changes.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let confirm = result.confirm_by.map(|until| {
+        format!("it goes away by itself at {} unless it is confirmed: lb config confirm\n", moment(until))
+    });
+    changes + &applied(&result.applied) + &confirm.unwrap_or_default()
+}
+
+/// The generations that are kept, the newest first.
+pub(in crate::cli) fn history(generations: &[GenerationView]) -> String {
+    let rows = generations.iter().rev().map(|view| {
+        let more = view.changes.len().saturating_sub(1);
+        let first = view.changes.first().cloned().unwrap_or_else(|| "nothing".to_owned());
+        let changes = if more == 0 { first } else { format!("{first} and {more} more") };
+        let number = format!("{}{}", if view.current { "* " } else { "" }, view.generation);
+        [number, moment(view.time), view.origin.clone(), changes]
+    });
+    table(["GENERATION", "TIME", "ORIGIN", "CHANGES"], &[0], rows)
+}

@@ -1,0 +1,140 @@
+//! How others talk to the controller and to the pipeline.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::edits::Edited;
+use super::pipeline::{Balancer, Wish};
+use super::{Change, ChangeError, ControllerGone, ListChange, Request};
+use crate::model::{Desired, ListName};
+use crate::neighbors::local_addresses;
+use crate::view::{
+    Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, LimitView, PlanView,
+    PrefixList, Status,
+};
+
+/// How API, CLI and metrics talk to the controller.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    tables: Tables,
+    wishes: mpsc::Sender<Wish>,
+    config: watch::Receiver<ConfigStatus>,
+}
+
+impl Handle {
+    pub(super) fn new(
+        tables: Tables,
+        wishes: mpsc::Sender<Wish>,
+        config: watch::Receiver<ConfigStatus>,
+    ) -> Self {
+        Self { tables, wishes, config }
+    }
+
+    /// The daemon as a whole.
+    pub async fn status(&self) -> Result<Status, ControllerGone> {
+        let mut status = self.tables.ask(Request::Status).await?;
+        status.config = self.config.borrow().clone();
+        status.warnings.extend(status.config.warnings());
+        Ok(status)
+    }
+
+    /// The backends of one service.
+    pub async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {
+        self.tables.ask(|answer| Request::Backends(service.to_owned(), answer)).await?
+    }
+
+    /// The limiters that packets of one service meet, or all there are.
+    pub async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
+        self.tables.ask(|answer| Request::Limits(service.map(str::to_owned), answer)).await?
+    }
+
+    /// The prefixes on a list.
+    pub async fn list(&self, list: ListName) -> Result<PrefixList, ControllerGone> {
+        self.tables.ask(|answer| Request::List(list, answer)).await
+    }
+
+    /// Applies a change whole, or refuses it whole.
+    pub async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
+        self.wish(|answer| Wish::Change(change, answer)).await?
+    }
+
+    /// Applies a change of a list whole, or refuses it whole.
+    pub async fn change_list(&self, change: ListChange) -> Result<Applied, ChangeError> {
+        self.wish(|answer| Wish::ChangeList(change, answer)).await?
+    }
+
+    /// The configuration in force, as text.
+    pub async fn config(&self) -> Result<String, ControllerGone> {
+        self.wish(Wish::Show).await
+    }
+
+    /// What a configuration, or else what the files say, would change.
+    pub async fn diff_config(&self, text: Option<String>) -> Result<ConfigDiff, ChangeError> {
+        self.wish(|answer| Wish::Diff(text, answer)).await?
+    }
+
+    /// Puts a configuration, or else what the files say, in force, whole or not at all. It is undone unless it is confirmed
+    /// within the time given.
+    pub async fn apply_config(
+        &self,
+        text: Option<String>,
+        confirm_within: Option<Duration>,
+    ) -> Result<ConfigApplied, ChangeError> {
+        self.wish(|answer| Wish::Apply { text, confirm_within, answer }).await?
+    }
+
+    /// The generations that are kept, the oldest first.
+    pub async fn history(&self) -> Result<Vec<GenerationView>, ControllerGone> {
+        self.wish(Wish::History).await
+    }
+
+    /// Goes back to a generation, or to the one before.
+    pub async fn roll_back(&self, generation: Option<u64>) -> Result<ConfigApplied, ChangeError> {
+        self.wish(|answer| Wish::Rollback(generation, answer)).await?
+    }
+
+    /// Keeps a generation that waits to be confirmed.
+    pub async fn confirm(&self) -> Result<ConfigApplied, ChangeError> {
+        self.wish(Wish::Confirm).await?
+    }
+
+    async fn wish<T>(&self, wish: impl FnOnce(oneshot::Sender<T>) -> Wish) -> Result<T, ControllerGone> {
+        let (answer, answered) = oneshot::channel();
+        self.wishes.send(wish(answer)).await.map_err(|_| ControllerGone)?;
+        answered.await.map_err(|_| ControllerGone)
+    }
+}
+
+/// How the pipeline talks to the owner of the tables.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Tables {
+    pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
+        Self { requests }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ControllerGone> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.map_err(|_| ControllerGone)?;
+        answered.await.map_err(|_| ControllerGone)
+    }
+}
+
+impl Balancer for Tables {
+    async fn commit(&mut self, edited: Edited, generation: u64) -> Result<Applied, ChangeError> {
+        self.ask(|answer| Request::Commit(Box::new(edited), generation, answer)).await?
+    }
+
+    async fn plan(&mut self, desired: Desired) -> Result<PlanView, ChangeError> {
+        self.ask(|answer| Request::Plan(desired, answer)).await?
+    }
+
+    async fn addresses(&mut self) -> Result<Vec<(IpAddr, String)>, ChangeError> {
+        local_addresses().await.map_err(|error| ChangeError::Refused(error.to_string()))
+    }
+}

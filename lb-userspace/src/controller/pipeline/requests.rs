@@ -1,0 +1,38 @@
+//! What can be asked of the pipeline.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::super::{Change, ChangeError, ListChange};
+use crate::view::{Applied, ConfigApplied, ConfigDiff, GenerationView};
+
+/// Where an answer is waited for.
+pub(in crate::controller) type Answer<T> = oneshot::Sender<Result<T, ChangeError>>;
+
+/// One request.
+pub(in crate::controller) enum Wish {
+    /// A change by command.
+    Change(Change, Answer<Applied>),
+    /// A change of a list by command.
+    ChangeList(ListChange, Answer<Applied>),
+    /// What is in force, as text.
+    Show(oneshot::Sender<String>),
+    /// What a text, or else the files, would change.
+    Diff(Option<String>, Answer<ConfigDiff>),
+    /// Put a text, or else the files, in force.
+    Apply {
+        /// The text.
+        text: Option<String>,
+        /// Undo it unless it is confirmed within this time.
+        confirm_within: Option<Duration>,
+        /// Where the answer goes.
+        answer: Answer<ConfigApplied>,
+    },
+    /// The generations that are kept.
+    History(oneshot::Sender<Vec<GenerationView>>),
+    /// Go back to a generation, or to the one before.
+    Rollback(Option<u64>, Answer<ConfigApplied>),
+    /// Keep an unconfirmed generation.
+    Confirm(Answer<ConfigApplied>),
+}
