@@ -209,7 +209,7 @@ fn rollback_brings_a_backend_back(tools: Tools) -> Result<()> {
     cli.succeed(&["backend", "remove", "web", &web(VIP4).endpoint(FIRST)])?;
     ensure_answered_by(&site, &[SECOND, Node::Backend(3)])?;
     let back: ConfigApplied = cli.ask(&["config", "rollback"])?;
-    ensure!(back.applied.generation == 3 && back.changes.len() == 1, "{back:?}");
+    ensure!(back.applied.generation == 3 && back.changes.len() == 2, "{back:?}");
     cli.wait_serving("web", 3, SERVING)?;
     ensure_answered_by(&site, &[FIRST, SECOND, Node::Backend(3)])?;
     ensure_text(&cli.run(&["config", "rollback", "77"])?, 5, "generation 77 is not kept")?;
