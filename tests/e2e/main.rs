@@ -18,6 +18,7 @@ mod options;
 mod plumbing;
 mod refusals;
 mod sizes;
+mod states;
 mod ways;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         failures::cases(),
         flows::cases(),
         changes::cases(),
+        states::cases(),
         limits::cases(),
         lists::cases(),
         lifecycle::cases(),
