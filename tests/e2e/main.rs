@@ -20,6 +20,7 @@ mod refusals;
 mod sizes;
 mod states;
 mod ways;
+mod zero_loss;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         refusals::cases(),
         demo::cases(),
+        zero_loss::cases(),
         bench::cases(),
     ];
     let trials = cases.into_iter().flatten().map(trial).collect();
