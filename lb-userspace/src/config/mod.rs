@@ -1,5 +1,6 @@
 //! The configuration files: TOML in, [`Config`] out, or every mistake with its file, line and field; and TOML out again.
 
+mod admin;
 mod conflicts;
 mod document;
 mod files;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+pub use self::admin::{PaceError, parse_drain_timeout, parse_slow_start};
 pub use self::conflicts::{NatConflict, NatError, TogetherError, check_together, nat_conflicts};
 pub use self::files::{Text, load, parse, parse_text};
 pub use self::hash_key::{HashKeyError, read_hash_key};

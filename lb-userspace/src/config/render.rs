@@ -141,7 +141,16 @@ pub(crate) fn render_service(service: &Service) -> String {
 }
 
 fn render_options(lines: &mut Lines<'_>, options: &ServiceOptions) {
-    let ServiceOptions { affinity, quic, idle_timeout, announce, outer_source, gue_port } = options;
+    let ServiceOptions {
+        affinity,
+        quic,
+        idle_timeout,
+        drain_timeout,
+        slow_start,
+        announce,
+        outer_source,
+        gue_port,
+    } = options;
     if let Some(port) = gue_port {
         lines.set("gue_port", port);
     }
@@ -154,8 +163,12 @@ fn render_options(lines: &mut Lines<'_>, options: &ServiceOptions) {
     if *quic {
         lines.set("quic", quic);
     }
-    if let Some(timeout) = idle_timeout {
-        lines.text("idle_timeout", show_duration(*timeout));
+    for (key, time) in
+        [("idle_timeout", idle_timeout), ("drain_timeout", drain_timeout), ("slow_start", slow_start)]
+    {
+        if let Some(time) = time {
+            lines.text(key, show_duration(*time));
+        }
     }
     if *announce {
         lines.set("announce", "l2");
@@ -198,18 +211,21 @@ impl HealthText {
 struct BackendText {
     address: String,
     weight: u16,
-    #[serde(skip_serializing_if = "is_ready")]
-    state: AdminState,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-fn is_ready(state: &AdminState) -> bool {
-    *state == AdminState::Ready
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_timeout: Option<String>,
 }
 
 impl BackendText {
     fn of(backend: &Backend) -> Self {
-        Self { address: backend.endpoint.to_string(), weight: backend.weight.0, state: backend.admin }
+        let (state, timeout) = match backend.admin {
+            AdminState::Ready => (None, None),
+            AdminState::Drain { timeout } => (Some("drain"), timeout),
+            AdminState::Maintenance => (Some("maintenance"), None),
+        };
+        let drain_timeout = timeout.map(show_duration);
+        Self { address: backend.endpoint.to_string(), weight: backend.weight.0, state, drain_timeout }
     }
 }
 

@@ -56,23 +56,36 @@ fn health() -> impl Strategy<Value = HealthCheck> {
     )
 }
 
+fn time() -> impl Strategy<Value = Option<Duration>> {
+    prop::option::of((1u64..7_200).prop_map(Duration::from_secs))
+}
+
 fn options() -> impl Strategy<Value = ServiceOptions> {
-    let timeout = prop::option::of((1u64..7_200).prop_map(Duration::from_secs));
-    (any::<bool>(), any::<bool>(), timeout, any::<bool>(), any::<bool>(), prop::option::of(1u16..)).prop_map(
-        |(by_source, quic, idle_timeout, announce, outer, port)| ServiceOptions {
-            affinity: if by_source { Affinity::Source } else { Affinity::Flow },
-            quic,
-            idle_timeout,
-            announce,
-            outer_source: outer.then(|| "10.99.0.0/16".parse().unwrap()),
-            gue_port: port.and_then(NonZeroU16::new),
+    let times = [time().boxed(), time().boxed(), time().boxed()];
+    (any::<bool>(), any::<bool>(), times, any::<bool>(), any::<bool>(), prop::option::of(1u16..)).prop_map(
+        |(by_source, quic, [idle_timeout, drain_timeout, slow_start], announce, outer, port)| {
+            ServiceOptions {
+                affinity: if by_source { Affinity::Source } else { Affinity::Flow },
+                quic,
+                idle_timeout,
+                drain_timeout,
+                slow_start,
+                announce,
+                outer_source: outer.then(|| "10.99.0.0/16".parse().unwrap()),
+                gue_port: port.and_then(NonZeroU16::new),
+            }
         },
     )
 }
 
-fn backends() -> impl Strategy<Value = Vec<(u8, u16, bool)>> {
-    prop::collection::btree_map(1u8..=30, (any::<u16>(), any::<bool>()), 0..6)
-        .prop_map(|map| map.into_iter().map(|(last, (weight, drains))| (last, weight, drains)).collect())
+fn admin() -> impl Strategy<Value = AdminState> {
+    let drain = time().prop_map(|timeout| AdminState::Drain { timeout });
+    prop_oneof![Just(AdminState::Ready), drain, Just(AdminState::Maintenance)]
+}
+
+fn backends() -> impl Strategy<Value = Vec<(u8, u16, AdminState)>> {
+    prop::collection::btree_map(1u8..=30, (any::<u16>(), admin()), 0..6)
+        .prop_map(|map| map.into_iter().map(|(last, (weight, admin))| (last, weight, admin)).collect())
         .prop_shuffle()
 }
 
@@ -92,10 +105,10 @@ fn service(number: u8) -> impl Strategy<Value = Service> {
                 };
                 text.parse().unwrap()
             };
-            let backends = backends.into_iter().map(|(last, weight, drains)| Backend {
+            let backends = backends.into_iter().map(|(last, weight, admin)| Backend {
                 endpoint: Endpoint { address: address("10", last), port },
                 weight: Weight(weight),
-                admin: if drains { AdminState::Drain } else { AdminState::Ready },
+                admin,
             });
             let mut service = Service {
                 name: format!("s{number}"),

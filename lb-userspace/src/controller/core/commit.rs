@@ -87,7 +87,7 @@ impl<D: Datapath> Core<D> {
     /// What it would cost to make `desired` what is wanted, or why that cannot be. Nothing changes.
     pub(in crate::controller) fn plan(&self, desired: &Desired) -> Result<PlanView, ReconcileError> {
         self.check_room(&desired.lists)?;
-        let next = self.next_placement(&desired.services)?;
+        let (next, _) = self.next_placement(&desired.services)?;
         let Moves { moved, least, tables, slots } = next.moves_since(&self.placement);
         let [slots_moved, slots_least, slots_total] = [moved, least, slots].map(|count| count as u64);
         let flows = janitor::count(&self.datapath, &self.placement.concerned_slots(&next));

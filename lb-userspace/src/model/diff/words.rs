@@ -56,10 +56,12 @@ fn backend(f: &mut fmt::Formatter<'_>, service: &str, change: &ItemChange<Backen
     }
 }
 
-fn state(admin: AdminState) -> &'static str {
+fn state(admin: AdminState) -> String {
     match admin {
-        AdminState::Ready => "ready",
-        AdminState::Drain => "drain",
+        AdminState::Ready => "ready".to_owned(),
+        AdminState::Drain { timeout: None } => "drain".to_owned(),
+        AdminState::Drain { timeout: Some(timeout) } => format!("drain for {}", show_duration(timeout)),
+        AdminState::Maintenance => "maintenance".to_owned(),
     }
 }
 
@@ -92,6 +94,12 @@ impl fmt::Display for Setting {
             Self::IdleTimeout(was) => told(f, "idle_timeout", was, |timeout| {
                 timeout.map_or_else(|| "default".to_owned(), show_duration)
             }),
+            Self::DrainTimeout(was) => told(f, "drain_timeout", was, |timeout| {
+                timeout.map_or_else(|| "none".to_owned(), show_duration)
+            }),
+            Self::SlowStart(was) => {
+                told(f, "slow_start", was, |time| time.map_or_else(|| "0s".to_owned(), show_duration))
+            }
             Self::Announce(was) => {
                 told(f, "announce", was, |announce| if *announce { "l2" } else { "none" }.to_owned())
             }
