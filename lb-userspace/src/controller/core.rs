@@ -22,7 +22,7 @@ use super::{ChangeError, edits};
 use crate::config::limit_keys;
 use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
-use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
+use crate::model::{Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, Unreachable};
 use crate::placement::{
     Moves, Placed, Placement, PlacementError, Services, ask_lists, deliverable, needs_exact_clock, render,

@@ -164,9 +164,9 @@ pub struct Start {
 /// [`Handle`].
 pub fn start_pipeline(tables: Tables, start: Start, hangups: Signal, tasks: &mut JoinSet<()>) -> Handle {
     let Start { store, files, beginning, last, problems } = start;
-    let (wishes, wished) = mpsc::channel(64);
+    let (wishes, asked) = mpsc::channel(64);
     let (pipeline, config) = Pipeline::new(tables.clone(), store, files, beginning, last, problems);
-    tasks.spawn(pipeline.run(wished, hangups));
+    tasks.spawn(pipeline.run(asked, hangups));
     Handle::new(tables, wishes, config)
 }
 

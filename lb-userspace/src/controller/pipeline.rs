@@ -6,11 +6,12 @@
 //! keeps a change waiting, the controller goes on with what it has.
 
 mod checks;
+mod generations;
 mod requests;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -24,13 +25,10 @@ use crate::config::{
 };
 use crate::model::Desired;
 use crate::model::diff::{diff, lines};
-use crate::state::{Beginning, Confirm, Generation, Origin, StateError, Store, unix_now};
-use crate::view::{Applied, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, PlanView};
+use crate::state::{Beginning, Confirm, Generation, Origin, Store, unix_now};
+use crate::view::{Applied, ConfigApplied, ConfigDiff, ConfigStatus, PlanView};
 pub use checks::{LocalVip, check_local_vips, check_no_local_vip};
 pub(super) use requests::Wish;
-
-/// How long to wait with undoing what nobody confirmed if it cannot be undone now.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// What a text that came by the API is called in messages.
 const TEXT: &str = "configuration";
@@ -177,11 +175,11 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
             back_to: self.generation.number,
         });
         let desired = edited.desired.clone();
-        match self.keep(&generation, &desired).await {
-            Err(error) if must => {
-                tracing::error!("{error}; yet it is made, and a restart will make it again")
+        if let Err(error) = self.keep(&generation, &desired).await {
+            if !must {
+                return Err(error);
             }
-            kept => kept?,
+            tracing::error!("{error}; yet it is made, and a restart will make it again");
         }
         self.last = generation.number;
         let applied = match self.balancer.commit(edited, generation.number).await {
@@ -260,12 +258,11 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
 
     /// What a text, or else the files, would change.
     async fn difference(&mut self, text: Option<String>) -> Result<ConfigDiff, ChangeError> {
-        let Text { daemon, desired } = match text {
-            Some(text) => self.parse(text).await?,
-            None => {
-                let config = self.load().await?;
-                Text { desired: config.desired(), daemon: Some(config.daemon) }
-            }
+        let Text { daemon, desired } = if let Some(text) = text {
+            self.parse(text).await?
+        } else {
+            let config = self.load().await?;
+            Text { desired: config.desired(), daemon: Some(config.daemon) }
         };
         let restart = daemon.map(|daemon| self.changed_settings(&daemon)).unwrap_or_default();
         let differences = diff(&self.desired, &desired);
@@ -363,79 +360,6 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
         )))
     }
 
-    async fn history(&self) -> Vec<GenerationView> {
-        let kept = self.with_store(|store| Ok(store.history())).await.unwrap_or_default();
-        let view = |Generation { number, time, origin, changes, .. }: Generation| GenerationView {
-            generation: number,
-            current: number == self.generation.number,
-            time,
-            origin: origin.to_string(),
-            changes,
-        };
-        kept.into_iter().map(view).collect()
-    }
-
-    /// Goes back to a generation, or to the one before the present one.
-    async fn roll_back(&mut self, number: Option<u64>) -> Result<ConfigApplied, ChangeError> {
-        let current = self.generation.number;
-        let to = match (number, self.generation.confirm) {
-            (Some(number), _) => number,
-            (None, Some(confirm)) => confirm.back_to,
-            (None, None) => {
-                let kept = self.with_store(|store| Ok(store.history())).await.map_err(refused)?;
-                let before = kept.iter().map(|kept| kept.number).rfind(|number| *number < current);
-                let none = || ChangeError::NotFound("there is no generation before this one".to_owned());
-                before.ok_or_else(none)?
-            }
-        };
-        self.go_back(to, Origin::Rollback { to }).await
-    }
-
-    async fn go_back(&mut self, to: u64, origin: Origin) -> Result<ConfigApplied, ChangeError> {
-        let desired = self.with_store(move |store| store.read(to)).await.map_err(|error| match error {
-            StateError::Missing { .. } => ChangeError::NotFound(error.to_string()),
-            _ => refused(error),
-        })?;
-        let base = self.generation.base;
-        let unconfirmed = self.generation.confirm.take();
-        let result = self.take_whole(desired, origin, base, None).await;
-        if result.is_err() {
-            self.generation.confirm = unconfirmed;
-        }
-        result
-    }
-
-    /// Goes back since nobody confirmed. It must happen, so a disk that is full does not keep it from happening: a restart
-    /// would do the same again.
-    async fn undo_unconfirmed(&mut self) {
-        let Some(Confirm { back_to, .. }) = self.generation.confirm else { return };
-        let number = self.generation.number;
-        tracing::warn!("generation {number} was not confirmed in time: going back to generation {back_to}");
-        if let Err(error) = self.go_back(back_to, Origin::Unconfirmed { to: back_to }).await {
-            tracing::error!("cannot go back to generation {back_to}: {error}; trying again within {AGAIN:?}");
-            self.status.send_modify(|status| {
-                status.problems =
-                    vec![format!("generation {number} was not confirmed and cannot be undone: {error}")];
-            });
-            self.deadline = Some(Instant::now() + AGAIN);
-        }
-    }
-
-    /// Keeps the present generation for good.
-    async fn confirm(&mut self) -> Result<ConfigApplied, ChangeError> {
-        if self.generation.confirm.is_none() {
-            let number = self.generation.number;
-            return Err(ChangeError::Refused(format!("generation {number} does not wait to be confirmed")));
-        }
-        let confirmed = Generation { confirm: None, ..self.generation.clone() };
-        let desired = self.desired.clone();
-        self.keep(&confirmed, &desired).await?;
-        let summary = format!("generation {} stays", confirmed.number);
-        tracing::info!("{summary}");
-        self.enter(confirmed, desired);
-        Ok(self.unchanged(summary))
-    }
-
     /// Reads the files, off this thread: they may be long and their disk slow.
     async fn load(&self) -> Result<Config, ChangeError> {
         let path = self.files.path.clone();
@@ -447,42 +371,6 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
         let parsed = spawn_blocking(move || parse_text(&text, TEXT.as_ref()));
         parsed.await.map_err(|_| ChangeError::Gone)?.map_err(|error| ChangeError::Refused(error.to_string()))
     }
-
-    /// Keeps a generation, durably.
-    async fn keep(&self, generation: &Generation, desired: &Desired) -> Result<(), ChangeError> {
-        if let Err(reason) = &self.store {
-            return Err(ChangeError::Refused(format!("{NOT_KEPT}: {reason}")));
-        }
-        let (generation, desired) = (generation.clone(), desired.clone());
-        let kept = self.with_store(move |store| store.write(&generation, &desired)).await;
-        kept.map_err(|error| ChangeError::Refused(format!("{NOT_KEPT}: {error}")))
-    }
-
-    /// Takes a generation back that the tables did not take.
-    async fn take_back(&self, number: u64) {
-        if let Err(error) = self.with_store(move |store| store.remove(number)).await {
-            tracing::error!(
-                "{error}; generation {number} was refused by the tables, but the next start would find it"
-            );
-        }
-    }
-
-    /// Does something with the state directory where it may take its time.
-    async fn with_store<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut S) -> Result<T, StateError> + Send + 'static,
-    ) -> Result<T, StateError> {
-        let Ok(store) = self.store.as_ref().map(Arc::clone) else { return Err(StateError::Absent) };
-        let work = move || work(&mut store.lock().unwrap_or_else(PoisonError::into_inner));
-        spawn_blocking(work).await.unwrap_or(Err(StateError::Absent))
-    }
-}
-
-/// Why a change that cannot be kept is refused.
-const NOT_KEPT: &str = "nothing was changed, since it could not be kept over a restart";
-
-fn refused(error: StateError) -> ChangeError {
-    ChangeError::Refused(error.to_string())
 }
 
 /// SIGHUP, or what stands for it.

@@ -184,12 +184,11 @@ fn items<T: Clone + PartialEq, K: Ord + Clone>(
         from.iter().map(&key).filter(|key| !after.contains(key)).map(ItemChange::Remove).collect();
     let mut order: Vec<K> = from.iter().map(&key).filter(|key| after.contains(key)).collect();
     for item in to {
-        match before.get(&key(item)) {
-            Some(was) => found.extend(Was::between(*was, item).map(ItemChange::Replace)),
-            None => {
-                order.push(key(item));
-                found.push(ItemChange::Add(item.clone()));
-            }
+        if let Some(was) = before.get(&key(item)) {
+            found.extend(Was::between(*was, item).map(ItemChange::Replace));
+        } else {
+            order.push(key(item));
+            found.push(ItemChange::Add(item.clone()));
         }
     }
     let wanted: Vec<K> = to.iter().map(&key).collect();

@@ -155,13 +155,13 @@ impl Directory {
             let name = entry.map_err(fail)?.file_name();
             let Some(name) = name.to_str() else { continue };
             let Some(rest) = name.strip_prefix("generation-") else { continue };
-            if rest.ends_with(".toml.new") {
-                if let Err(error) = fs::remove_file(self.path.join(name)) {
-                    tracing::warn!(
-                        "{} is left over and cannot be removed: {error}",
-                        self.path.join(name).display()
-                    );
-                }
+            if rest.ends_with(".toml.new")
+                && let Err(error) = fs::remove_file(self.path.join(name))
+            {
+                tracing::warn!(
+                    "{} is left over and cannot be removed: {error}",
+                    self.path.join(name).display()
+                );
             }
             numbers.extend(rest.strip_suffix(".toml").and_then(|number| number.parse::<u64>().ok()));
         }

@@ -27,7 +27,7 @@ fn plan_line(count: usize, plan: PlanView) -> String {
 
 /// What a whole configuration changed.
 pub(in crate::cli) fn config_applied(result: &ConfigApplied) -> String {
-    let changes = result.changes.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let changes: String = result.changes.iter().flat_map(|line| [line, "\n"]).collect();
     let confirm = result.confirm_by.map(|until| {
         format!("it goes away by itself at {} unless it is confirmed: lb config confirm\n", moment(until))
     });

@@ -10,7 +10,7 @@ use super::*;
 use crate::datapath::faulty::Faulty;
 use crate::datapath::{Capacity, MemoryDatapath};
 use crate::health::CheckOutcome;
-use crate::model::{Desired, ForwardMode, Protocol, ServiceOptions, Weight};
+use crate::model::{AdminState, Desired, ForwardMode, Protocol, ServiceOptions, Weight};
 use crate::view::Applied;
 
 mod faults;

@@ -12,7 +12,7 @@ use crate::config::{parse, render};
 use crate::datapath::faulty::Faulty;
 use crate::datapath::{Capacity, MemoryDatapath};
 use crate::model::{AdminState, Backend, ListName, Weight};
-use crate::state::{Directory, begin};
+use crate::state::{Directory, StateError, begin};
 
 /// A state directory that refuses one operation and takes all others.
 struct FaultyStore {
@@ -242,9 +242,9 @@ async fn whatever_refuses_a_change_nothing_has_changed() {
         let mut world = World::new();
         let before = (world.tables.words(), world.pipeline.desired.clone(), world.kept());
         if nth == 0 {
-            *world.refused.lock().unwrap() = 1
+            *world.refused.lock().unwrap() = 1;
         } else {
-            world.tables.refuse(nth)
+            world.tables.refuse(nth);
         }
         let text = format!("[lists]\ndeny = [\"10.0.0.0/8\"]\n{}", service(&["2", "3"]));
         let result = world.apply(&text, None).await;
@@ -442,12 +442,12 @@ async fn at_work<T>(world: World, ask: impl AsyncFnOnce(&mpsc::Sender<Wish>) -> 
     struct Never;
     impl Hangups for Never {
         async fn recv(&mut self) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
     let World { folder: _folder, pipeline, .. } = world;
-    let (wishes, wished) = mpsc::channel(1);
-    let running = tokio::spawn(pipeline.run(wished, Never));
+    let (wishes, asked) = mpsc::channel(1);
+    let running = tokio::spawn(pipeline.run(asked, Never));
     let result = ask(&wishes).await;
     drop(wishes);
     running.await.unwrap();

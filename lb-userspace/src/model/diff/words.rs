@@ -120,6 +120,7 @@ fn told<T>(
     write!(f, "{key} {} -> {}", words(from), words(to))
 }
 
+#[expect(clippy::ref_option, reason = "what a setting was and becomes is shown by reference")]
 fn optional<T: fmt::Display>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "default".to_owned(), ToString::to_string)
 }
