@@ -16,7 +16,7 @@ use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
 use lb_userspace::model::Protocol;
-use lb_userspace::view::LimitView;
+use lb_userspace::view::{LimitView, Suggestion};
 
 use crate::cases::{Case, FAMILIES, cases, echo, ensure_answered, web};
 
@@ -31,6 +31,7 @@ type FamilyTest = fn(Tools, SocketAddr) -> Result<()>;
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = cases!["limits":
         limits_change_while_packets_flow,
+        a_limit_is_suggested_from_what_clients_send,
         a_storm_of_retries_costs_the_connected_nothing,
         an_innocent_source_among_spoofed_ones_loses_nothing,
     ];
@@ -108,6 +109,46 @@ fn limits_change_while_packets_flow(tools: Tools) -> Result<()> {
     ensure!(after.packets - before.packets == third.sent, "{third:?}, {after:?}");
     ensure!(after.limited == before.limited && after.limit.is_none(), "{after:?}");
     Ok(())
+}
+
+/// One client asks a hundred times a second at most, the other sends a flood: two sources in all.
+fn a_limit_is_suggested_from_what_clients_send(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![echo(VIP4)]))?;
+    let cli = site.cli()?;
+    let suggest = |quantile: &str| -> Result<Suggestion> {
+        let mut all: Vec<Suggestion> = cli.ask(&["limit", "suggest", "echo", "--quantile", quantile])?;
+        all.pop().filter(|_| all.is_empty()).context("one limiter measures")
+    };
+    let refused = |words: &[&str], code: i32, hint: &str| -> Result<()> {
+        let ran = cli.run(&[&["limit", "suggest"], words].concat())?;
+        ensure!(ran.code == Some(code) && ran.stderr.contains(hint), "{words:?}: {ran:?}");
+        Ok(())
+    };
+    refused(&["wbe"], 5, "there are: echo")?;
+    refused(&["echo"], 5, "lb limit set echo probe")?;
+    refused(&["echo", "--quantile", "101"], 2, "99.9")?;
+    let probe =
+        ["limit", "set", "echo", "probe", "scope=source", "packets=1k/s", "burst=2000", "action=shadow"];
+    cli.succeed(&probe)?;
+    refused(&["echo"], 5, "has not seen a source yet")?;
+    let flood = Flood { rate: 2_000, ..FLOOD }.start(&site.client(2));
+    let innocent =
+        Asker::paced(&site.client(1), SocketAddr::from((VIP4, ECHO_PORT)), 200, Duration::from_millis(10))?;
+    let flood = flood.finish()?;
+    ensure_answered(&innocent)?;
+    let (half, all) = (suggest("50")?, suggest("100")?);
+    ensure!(half.sources == 2 && half.hits == 1 && half.contended == 0, "{half:?}");
+    ensure!(all.sources == 2 && all.hits == 0, "{all:?}");
+    let innocent = half.busiest[0].rate;
+    ensure!((50..=130).contains(&innocent), "{half:?}");
+    let busiest = all.busiest.last().map_or(0, |one| one.rate);
+    ensure!(busiest > 500 && busiest <= flood.sent * 5 / 4, "{flood:?}: {all:?}");
+    // What is proposed is what the command makes, and it measures nothing.
+    let words: Vec<&str> = half.command.split_whitespace().skip(1).collect();
+    cli.succeed(&words)?;
+    let made = show(cli, "echo", "probe")?;
+    ensure!(made.words == half.words && made.settings == half.settings, "{made:?}, {half:?}");
+    refused(&["echo", "--limiter", "probe"], 4, "action = \"shadow\"")
 }
 
 /// Connections within the burst, then SYNs from the same address as fast as they go: each of them is forgotten after a

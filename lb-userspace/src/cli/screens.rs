@@ -1,5 +1,7 @@
 //! What people see: views as lines and tables.
 
+mod suggestions;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -13,6 +15,8 @@ use crate::view::{
     Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, ListsView, PrefixList,
     ReasonCount, ServiceView, Status,
 };
+
+pub(super) use suggestions::suggestions;
 
 /// The daemon at a glance.
 pub(super) fn status(status: &Status) -> String {

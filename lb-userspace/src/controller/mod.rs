@@ -23,7 +23,8 @@ use crate::health::{CheckReport, Checker};
 use crate::model::{Backend, Endpoint, Limit, ListName, Lists, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::placement::Services;
-use crate::view::{Applied, BackendView, LimitView, PrefixList, Status};
+use crate::suggestion::Quantile;
+use crate::view::{Applied, BackendView, LimitView, PrefixList, Status, Suggestion};
 use core::Core;
 pub use core::ReconcileError;
 pub use lists::{ListAction, ListChange};
@@ -127,10 +128,22 @@ impl From<ControllerGone> for ChangeError {
     }
 }
 
+/// Which limiters that only count are asked what they have measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuggestionQuery {
+    /// Those that packets of a service meet; `None` for those of all services.
+    pub service: Option<String>,
+    /// The one of this name; all of them if absent.
+    pub limiter: Option<String>,
+    /// How many sources the proposed limiter is to leave alone.
+    pub quantile: Quantile,
+}
+
 enum Request {
     Status(oneshot::Sender<Status>),
     Limits(Option<String>, oneshot::Sender<Result<Vec<LimitView>, ChangeError>>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
+    Suggestions(SuggestionQuery, oneshot::Sender<Result<Vec<Suggestion>, ChangeError>>),
     List(ListName, oneshot::Sender<PrefixList>),
     ChangeList(ListChange, oneshot::Sender<Result<Applied, ChangeError>>),
     Change(Change, oneshot::Sender<Result<Applied, ChangeError>>),
@@ -156,6 +169,11 @@ impl Handle {
     /// The limiters that packets of one service meet, or all there are.
     pub async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
         self.ask(|answer| Request::Limits(service.map(str::to_owned), answer)).await?
+    }
+
+    /// What limiters propose that only count.
+    pub async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
+        self.ask(|answer| Request::Suggestions(query, answer)).await?
     }
 
     /// Applies a change whole, or refuses it whole.
@@ -335,6 +353,7 @@ impl<D: Datapath + 'static> Controller<D> {
             },
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
             Request::Limits(service, answer) => drop(answer.send(self.core.limits(service.as_deref()))),
+            Request::Suggestions(query, answer) => drop(answer.send(self.core.suggestions(&query))),
             Request::List(list, answer) => drop(answer.send(self.core.list(list))),
             Request::ChangeList(change, answer) => {
                 drop(answer.send(block_in_place(|| self.core.change_list(&change))));

@@ -14,6 +14,7 @@ mod histories;
 mod lists;
 mod racing;
 mod simulation;
+mod suggestions;
 mod world;
 
 fn endpoint(last: u8) -> Endpoint {
