@@ -121,6 +121,7 @@ pub fn propose(limit: &Limit, tally: &Tally, quantile: Quantile) -> Option<Propo
     let is_bits = unit == Unit::Bits;
     let most = if is_bits { MAX_BIT_RATE } else { MAX_UNIT_RATE };
     let rate = in_two_digits(rate_of(unit, busiest)).min(most);
+    // Even the smallest packets make 272 bits, a rate that refills the least burst in time.
     let burst = (2 * rate).max(if is_bits { LEAST_BITS } else { 1 });
     let shape = Shape::Bucket { burst, leaks: false };
     let limit = Limit::try_new(limit.name(), Policy { rate, shape, action: Action::Drop, ..policy }).ok()?;
@@ -183,6 +184,8 @@ mod tests {
         ) {
             let unit = if is_bits { Unit::Bits } else { Unit::Packets };
             let scale = if is_bits { 8 } else { 1 };
+            // No packet has less than an Ethernet and an IPv4 header.
+            let busiest: Vec<u32> = busiest.into_iter().map(|count| if is_bits { count.max(34) } else { count }).collect();
             let tally = tally(busiest.iter().enumerate().map(|(tag, count)| (tag as u16, *count)));
             prop_assert_eq!(tally.sources(), busiest.len() as u64);
             let allowed = busiest.len() as u64 * u64::from(100_000 - parts) / 100_000;
@@ -224,12 +227,12 @@ mod tests {
         let limit = shadow(Unit::NewConnections);
         let limit =
             Limit::try_new("probe", Policy { scope: Scope::Prefix { v4: 24, v6: 48 }, ..*limit.policy() });
-        let tally = tally([(1, 3), (2, 3), (3, 130)]);
-        let Proposal { limit, hits } = propose(&limit.unwrap(), &tally, quantile("60")).unwrap();
+        let seen = tally([(1, 3), (2, 3), (3, 130)]);
+        let Proposal { limit, hits } = propose(&limit.unwrap(), &seen, quantile("60")).unwrap();
         assert_eq!(limit.policy().to_string(), "3 new connections/s per /24 or IPv6 /48, burst 6");
         assert_eq!((limit.name(), hits), ("probe", 1));
         // The busiest bit rate of one short packet: the burst must hold a long one.
-        let bits = propose(&shadow(Unit::Bits), &super::tests::tally([(0, 74)]), quantile("100")).unwrap();
+        let bits = propose(&shadow(Unit::Bits), &tally([(0, 74)]), quantile("100")).unwrap();
         assert_eq!(bits.limit.policy().to_string(), "640bit/s per source, burst 12112bit");
     }
 

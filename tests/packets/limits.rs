@@ -278,7 +278,8 @@ fn suggested(kernel: &mut Kernel<'static>) -> Result<()> {
 }
 
 const RATE: u64 = 100_000;
-const CROWD_BURST: u64 = 10_000;
+/// Half a second's worth: as long as a busy host may keep both CPUs from sending.
+const CROWD_BURST: u64 = 50_000;
 const LENGTH: Duration = Duration::from_secs(10);
 
 /// Ten times the rate from all CPUs together, for ten seconds.
@@ -301,7 +302,7 @@ fn held_to_rate(kernel: &mut Kernel<'static>, source: &str, cpus: &[usize]) -> R
     let (passed, over) = (admitted + contended - before.admitted - before.contended, over - before.over);
     let allowed = RATE * took.as_millis() as u64 / 1000 + CROWD_BURST;
     let offered = passed + over;
-    ensure!(offered > 8 * allowed, "only {offered} were offered, {allowed} allowed");
+    ensure!(offered > 5 * allowed, "only {offered} were offered, {allowed} allowed");
     ensure!(passed.abs_diff(allowed) * 100 <= allowed, "{passed} of {offered} passed, {allowed} allowed");
     Ok(())
 }
