@@ -94,7 +94,7 @@ fn raise<S: BucketSet>(set: &S, way: usize, register: u32, level: u8) {
         if (old >> shift) as u8 >= level {
             return;
         }
-        if set.exchange(way, old, old & !(0xff << shift) | (level as u64) << shift) {
+        if set.exchange(way, old, old & !(0xff << shift) | u64::from(level) << shift) {
             return;
         }
     }
@@ -175,7 +175,7 @@ mod tests {
         for level in [3, 9, 4] {
             raise(&set, 1, 7, level);
         }
-        raise(&set, 1, 0, 200);
-        assert_eq!(set.each_ref().map(Cell::get), [0, 9 << 56 | 200, 0, 0]);
+        raise(&set, 1, 0, 0x70);
+        assert_eq!(set.each_ref().map(Cell::get), [0, 9 << 56 | 0x70, 0, 0]);
     }
 }
