@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::daemon::{Cli, Config, Service};
-use lb_tests::load::{Asker, Flood, KeepAlive, SpoofedFlood};
+use lb_tests::load::{Asker, CountedStream, Flood, KeepAlive};
 use lb_tests::net::{BACKENDS, Namespace, Node, VIP4};
 use lb_tests::process;
 use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
+use lb_tests::traffic::{self, Sources};
 use lb_userspace::model::Protocol;
 use lb_userspace::view::{LimitView, Suggestion};
 
@@ -24,6 +25,9 @@ const RATE: u64 = 400;
 const BURST: u32 = 50;
 const FLOOD: Flood =
     Flood { target: SocketAddr::new(FAMILIES[0].1, ECHO_PORT), rate: 8000, duration: Duration::from_secs(2) };
+
+/// Spoofed sources a second.
+const SPOOFED: u64 = 1_000_000;
 
 /// A test that is done over both families.
 type FamilyTest = fn(Tools, SocketAddr) -> Result<()>;
@@ -186,29 +190,25 @@ fn a_storm_of_retries_costs_the_connected_nothing(tools: Tools) -> Result<()> {
     Ok(())
 }
 
-/// Both meet the same limiter, one of all services. The flood's own service lets nothing in, which spares the backends.
+/// Both meet the same limiter, one of all services.
 fn an_innocent_source_among_spoofed_ones_loses_nothing(tools: Tools) -> Result<()> {
-    let shut =
-        r#"limit = [{ name = "shut", scope = "service", packets = "1/s", burst = 1, action = "drop" }]"#;
-    let sink = SocketAddr::from((VIP4, 9));
-    let services = vec![echo(VIP4), Service::new("sink", sink, Protocol::Udp).with(shut)];
+    let flooded = SocketAddr::from((VIP4, traffic::PORT));
+    let services = vec![echo(VIP4), Service::new("flooded", flooded, Protocol::Udp)];
     let site = Site::with_daemon(tools, &Config::new(services))?;
     let cli = site.cli()?;
     cli.succeed(&["limit", "set", "*", "each", "scope=source", "packets=1k/s", "burst=200", "action=drop"])?;
-    // 2^17 sources, of the range that is set aside for measurements (RFC 2544).
-    let sources = (Ipv4Addr::new(198, 18, 0, 0), 17);
-    let flood =
-        SpoofedFlood { target: SocketAddrV4::new(VIP4, 9), sources, duration: Duration::from_secs(4) }
-            .start(&site.client(2));
+    // So many that each comes once in four seconds.
+    let sources = Sources { first: Ipv4Addr::new(11, 0, 0, 0), bits: 22 };
+    let flood = CountedStream { sources, vip: VIP4, rate: SPOOFED }.start(&site.lab, Node::Client(2))?;
     let target = SocketAddr::from((VIP4, ECHO_PORT));
     let innocent = Asker::paced(&site.client(1), target, 300, Duration::from_millis(10))?;
-    let sent = flood.finish()?;
+    let flood = flood.finish()?;
     ensure_answered(&innocent)?;
     let each = show(cli, "*", "each")?;
-    let (echo, sink) = (cli.service("echo")?, cli.service("sink")?);
-    ensure!(sent > 50_000, "{sent} packets in four seconds are no flood");
-    ensure!(sink.packets * 10 > sent * 9, "{sent} were sent, {sink:?}");
-    ensure!(each.over == 0 && each.admitted + each.contended >= sink.packets, "{each:?}, {sink:?}");
+    let (echo, flooded) = (cli.service("echo")?, cli.service("flooded")?);
+    ensure!(flood.rate() > SPOOFED as f64 * 0.9, "{flood:?} are too few");
+    ensure!(flood.received == flood.sent && flooded.packets == flood.sent, "{flood:?}, {flooded:?}");
+    ensure!(each.over == 0 && each.admitted + each.contended >= flood.sent, "{each:?}, {flooded:?}");
     ensure!(echo.limited == 0 && echo.packets == innocent.total() as u64, "{echo:?}");
     Ok(())
 }

@@ -248,7 +248,7 @@ pub enum BackendCommand {
         /// Which backend.
         #[command(flatten)]
         backend: BackendArgs,
-        /// How long its flows go on, from 1s to 168h [default: the service's drain_timeout, else for ever]
+        /// How long its flows go on, from 1s to 168h [default: as the service has it, else for ever]
         #[arg(long, value_parser = parse_drain_timeout, value_name = "DURATION")]
         timeout: Option<Duration>,
     },
