@@ -284,10 +284,11 @@ pub struct LimiterEntry {
     pub salt: u32,
     /// Row of its counters.
     pub counters: u32,
-    /// [`Self::BYTES`] or [`Self::NEW_CONNECTIONS`], [`Self::EXACT_CLOCK`], and [`Self::DROP`] or [`Self::MARK`].
+    /// [`Self::BYTES`] or [`Self::NEW_CONNECTIONS`], [`Self::EXACT_CLOCK`], and [`Self::DROP`], [`Self::MARK`] or
+    /// [`Self::METERED`].
     pub flags: u32,
-    /// Zero: fills the cache line.
-    pub reserved: u32,
+    /// If [`Self::METERED`]: its meter, see [`crate::limiter::meter`]. In one word with the flags.
+    pub meter: u32,
 }
 
 impl LimiterEntry {
@@ -301,6 +302,8 @@ impl LimiterEntry {
     pub const DROP: u32 = 8;
     /// What is too much is marked.
     pub const MARK: u32 = 16;
+    /// It has a meter, which takes it out of the usual way.
+    pub const METERED: u32 = 32;
 
     /// The hash of a packet's source among this limiter's.
     #[inline(always)]
@@ -463,6 +466,7 @@ pub struct Withheld {
 }
 
 /// What a limiter said, per CPU. Packets that it does not count, such as those of known connections, are in none of these.
+/// The first [`METERS`](crate::limiter::meter::METERS) rows are those of the meters, of which only `contended` is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct LimiterCounts {

@@ -23,6 +23,7 @@ use crate::layout::{
     BY_SOURCE, BackendEntry, CLOSED, Features, InterfaceEntry, LISTED, LimiterEntry, MAX_LIMITERS, QUIC,
     Region, ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
 };
+use crate::limiter::meter::measure;
 use crate::limiter::{Asker, BucketSet, ECN_CAPABLE, LimiterEvent, OPENS, Ruling, ask, ask_at_once};
 use crate::link::Link;
 use crate::lists::{Listed, listed};
@@ -89,6 +90,8 @@ pub trait Tables {
     fn bucket_sets(&self) -> u32;
     /// A set of buckets.
     fn buckets(&self, set: u32) -> Option<Self::Buckets<'_>>;
+    /// A set of the meters' registers: [`crate::limiter::meter`].
+    fn registers(&self, set: u32) -> Option<Self::Buckets<'_>>;
     /// The set of remembered flows for a flow's hash.
     fn flows(&self, hash: u64) -> Option<Self::Flows<'_>>;
     /// The set of remembered fragments for the hash of a fragmented datagram.
@@ -105,6 +108,14 @@ pub trait Tables {
         Self: Sized,
     {
         ask(self, row, asker)
+    }
+
+    /// [`measure`].
+    fn measure(&self, meter: u32, hash: u64, now: u64, units: u64)
+    where
+        Self: Sized,
+    {
+        measure(self, meter, hash, now, units);
     }
 
     /// [`in_motion`].

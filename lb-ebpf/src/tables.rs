@@ -18,6 +18,7 @@ use lb_common::layout::{
     BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
     MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey, VipSet, Withheld,
 };
+use lb_common::limiter::meter::{METERS as METER_COUNT, REGISTER_SETS, measure as count_source};
 use lb_common::limiter::{self, Asker, BucketSet, LimiterEvent, Ruling, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
@@ -49,6 +50,8 @@ static LISTS_B: LpmTrie<[u32; 4], u32, 1> = LpmTrie::new();
 static LIMITERS: Array<LimiterEntry, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static BUCKETS: Array<BucketWords, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static METERS: Array<BucketWords, { (METER_COUNT * REGISTER_SETS) as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS: Array<FlowLines, 1, MMAPABLE> = Array::new();
 #[btf_map]
@@ -136,6 +139,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn registers(&self, set: u32) -> Option<Buckets> {
+        METERS.get_ptr_mut(set).map(|words| Buckets(words.cast()))
+    }
+
+    #[inline(always)]
     fn flows(&self, hash: u64) -> Option<Flows> {
         FLOWS.get_ptr_mut(set_of(hash, settings().flow_sets)).map(|lines| Flows(lines.cast()))
     }
@@ -167,6 +175,11 @@ impl Tables for KernelTables {
             2 => Ruling::Drop,
             _ => Ruling::Inconsistent,
         }
+    }
+
+    #[inline(always)]
+    fn measure(&self, meter: u32, hash: u64, now: u64, units: u64) {
+        measure(meter, hash, now, units);
     }
 
     #[inline(always)]
@@ -256,6 +269,14 @@ pub(crate) extern "C" fn ask(row: u32, high: u64, low: u64, bytes: u32, traits: 
     limiter::ask(&KernelTables, row, &Asker { source: VipKey { high, low }, bytes, traits }) as u32
 }
 
+/// Counts what a source sent, by a meter.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn measure(meter: u32, hash: u64, now: u64, units: u64) -> u32 {
+    count_source(&KernelTables, meter, hash, now, units);
+    0
+}
+
 /// The backend of a packet in a moving slot; no backend's number if a table has no such entry.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -296,7 +317,7 @@ fn settings() -> &'static Settings {
     loaded(&SETTINGS)
 }
 
-/// The words of one set of buckets, changed by all CPUs.
+/// The words of one set of buckets, or of registers of a meter, changed by all CPUs.
 pub(crate) struct Buckets(*mut u64);
 
 impl BucketSet for Buckets {

@@ -18,9 +18,10 @@ use tokio::net::UnixStream;
 use crate::config::LimitKeys;
 use crate::controller::ListAction;
 use crate::model::{Endpoint, ListName};
+use crate::suggestion::Quantile;
 use crate::view::{
     AddBackend, Applied, BackendView, ConfigApplied, ConfigDiff, DrainBackend, GenerationView, LimitView,
-    PrefixList, Problem, Rollback, ServiceView, SetBackend, Status,
+    PrefixList, Problem, Rollback, ServiceView, SetBackend, Status, Suggestion,
 };
 
 /// The daemon answers in milliseconds; what takes this long does not come.
@@ -235,6 +236,18 @@ impl Client {
     /// Keeps a generation that waits to be confirmed.
     pub async fn confirm(&self) -> Result<ConfigApplied, ClientError> {
         self.call(Method::POST, "/v1/config/confirm", None).await
+    }
+
+    /// What limiters propose that only count: those that packets of one service meet, or those of all services.
+    pub async fn suggestions(
+        &self,
+        service: Option<&str>,
+        limiter: Option<&str>,
+        quantile: Quantile,
+    ) -> Result<Vec<Suggestion>, ClientError> {
+        let of = service.map(|service| format!("/services/{}", encode(service))).unwrap_or_default();
+        let one = limiter.map(|limiter| format!("&limiter={}", encode(limiter))).unwrap_or_default();
+        self.call(Method::GET, &format!("/v1{of}/suggestions?quantile={quantile}{one}"), None).await
     }
 
     /// A call with a body.

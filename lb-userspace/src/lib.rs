@@ -21,4 +21,5 @@ pub mod neighbors;
 pub mod placement;
 pub mod state;
 mod stop;
+pub mod suggestion;
 pub mod view;

@@ -3,6 +3,7 @@
 mod backends;
 mod config;
 mod lists;
+mod suggestion;
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -18,6 +19,7 @@ pub use self::config::{
     ApplyQuery, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, PlanView, Rollback,
 };
 pub use self::lists::{ListsView, PrefixList};
+pub use self::suggestion::{Busiest, Suggestion};
 
 /// The daemon as a whole: `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange};
+use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange, SuggestionQuery};
 use crate::model::ListName;
 use crate::view::{
     Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, PrefixList, Status,
+    Suggestion,
 };
 
 /// The controller as its users see it; tests put a double in its place.
@@ -20,6 +21,11 @@ pub trait Control: Clone + Send + Sync + 'static {
         &self,
         service: Option<&str>,
     ) -> impl Future<Output = Result<Vec<LimitView>, ChangeError>> + Send;
+    /// What limiters propose that only count.
+    fn suggestions(
+        &self,
+        query: SuggestionQuery,
+    ) -> impl Future<Output = Result<Vec<Suggestion>, ChangeError>> + Send;
     /// Applies a change whole, or refuses it whole.
     fn change(&self, change: Change) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
     /// The prefixes on a list.
@@ -61,6 +67,10 @@ impl Control for Handle {
 
     async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
         Self::limits(self, service).await
+    }
+
+    async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
+        Self::suggestions(self, query).await
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

@@ -10,11 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::{Control, bind, serve};
 use crate::config::{limit_keys, packets_per_source};
-use crate::controller::{Change, ChangeError, ControllerGone, ListChange};
+use crate::controller::{Change, ChangeError, ControllerGone, ListChange, SuggestionQuery};
 use crate::model::{Action, AdminState, Limit, ListName};
 use crate::view::{
-    Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, FlowsView, GenerationView, LimitView,
-    ListsView, PlanView, PrefixList, Status,
+    Applied, BackendView, Busiest, ConfigApplied, ConfigDiff, ConfigStatus, FlowsView, GenerationView,
+    LimitView, ListsView, PlanView, PrefixList, Status, Suggestion,
 };
 
 /// Knows the service `web` without backends, refuses to drain for ever, and remembers what it was asked. One prefix is denied.
@@ -81,6 +81,25 @@ impl Control for Double {
             unmarked: 0,
             contended: 1,
             admitted: 1_500,
+        }])
+    }
+
+    async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
+        let SuggestionQuery { service, limiter, quantile } = query;
+        service.as_deref().map_or(Ok(()), check_service)?;
+        let limit = Limit::try_new("probe", packets_per_source(320, 640)).unwrap();
+        Ok(vec![Suggestion {
+            service,
+            limiter: limiter.unwrap_or_else(|| "probe".to_owned()),
+            watched_seconds: 600,
+            sources: 12_304,
+            contended: 0,
+            busiest: vec![Busiest { percent: 50.0, rate: 3 }, Busiest { percent: 100.0, rate: 2_047 }],
+            quantile: quantile.percent(),
+            words: limit.policy().to_string(),
+            settings: limit_keys(limit.policy()),
+            hits: 9,
+            command: "lb limit set web probe packets=320/s burst=640 action=drop".to_owned(),
         }])
     }
 

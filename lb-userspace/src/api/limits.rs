@@ -1,15 +1,17 @@
 //! Limiters: those of one service under `/v1/services/{service}/limits`, all of them and those of all services under
-//! `/v1/limits`.
+//! `/v1/limits`; what is proposed under `/v1/services/{service}/suggestions` and `/v1/suggestions`.
 
 use axum::extract::State;
 use axum::routing::{get, put};
 use axum::{Json, Router};
+use serde::Deserialize;
 
-use super::problem::{Body, Place};
+use super::problem::{Body, Parameters, Place};
 use super::{Answer, Control, apply};
 use crate::config::{LimitKeys, Scalar, read_limit};
-use crate::controller::{Change, ChangeError};
-use crate::view::{Applied, LimitView, Problem};
+use crate::controller::{Change, ChangeError, SuggestionQuery};
+use crate::suggestion::Quantile;
+use crate::view::{Applied, LimitView, Problem, Suggestion};
 
 pub(super) fn routes<C: Control>() -> Router<C> {
     let shared = put(set_shared::<C>).delete(remove_shared::<C>).get(show_shared::<C>);
@@ -19,6 +21,8 @@ pub(super) fn routes<C: Control>() -> Router<C> {
         .route("/v1/limits/{name}", shared)
         .route("/v1/services/{service}/limits", get(list_of_service::<C>))
         .route("/v1/services/{service}/limits/{name}", own)
+        .route("/v1/suggestions", get(suggest_shared::<C>))
+        .route("/v1/services/{service}/suggestions", get(suggest::<C>))
 }
 
 async fn list_all<C: Control>(State(control): State<C>) -> Answer<Vec<LimitView>> {
@@ -50,6 +54,39 @@ async fn show<C: Control>(control: &C, service: Option<&str>, name: &str) -> Ans
     let missing =
         || ChangeError::NotFound(format!("there is no limiter {name:?}; see `{}`", list.trim_end()));
     Ok(Json(found.ok_or_else(missing)?))
+}
+
+/// What may stand behind the path of suggestions.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SuggestionParameters {
+    limiter: Option<String>,
+    quantile: Option<String>,
+}
+
+async fn suggest_shared<C: Control>(
+    State(control): State<C>,
+    Parameters(parameters): Parameters<SuggestionParameters>,
+) -> Answer<Vec<Suggestion>> {
+    suggestions(&control, None, parameters).await
+}
+
+async fn suggest<C: Control>(
+    State(control): State<C>,
+    Place(service): Place<String>,
+    Parameters(parameters): Parameters<SuggestionParameters>,
+) -> Answer<Vec<Suggestion>> {
+    suggestions(&control, Some(service), parameters).await
+}
+
+async fn suggestions<C: Control>(
+    control: &C,
+    service: Option<String>,
+    SuggestionParameters { limiter, quantile }: SuggestionParameters,
+) -> Answer<Vec<Suggestion>> {
+    let quantile = quantile.map_or(Ok(Quantile::default()), |text| text.parse());
+    let quantile = quantile.map_err(|error| Problem::bad_request(format!("quantile: {error}")))?;
+    Ok(Json(control.suggestions(SuggestionQuery { service, limiter, quantile }).await?))
 }
 
 async fn set_shared<C: Control>(

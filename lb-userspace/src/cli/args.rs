@@ -11,6 +11,7 @@ use super::config::ConfigCommand;
 use super::lists::ListCommand;
 use crate::config::parse_drain_timeout;
 use crate::model::{GUE_PORT, Weight};
+use crate::suggestion::Quantile;
 
 /// A layer-4 load balancer that forwards in XDP.
 #[derive(Debug, Parser)]
@@ -124,6 +125,23 @@ pub enum LimitCommand {
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_key)]
         keys: Vec<(String, String)>,
     },
+    /// Propose a limiter from what one with action=shadow has measured, and say how many sources it would have limited
+    #[command(
+        after_help = "Examples:\n  lb limit set web probe scope=source packets=1k/s burst=2000 action=shadow\n  lb \
+                            limit suggest web\n  lb limit suggest web --limiter probe --quantile 99 -o json | jq -r \
+                            '.[].command'\n\nThe longer it has measured, the better. It measures from when it is set, or \
+                            gets another unit or scope."
+    )]
+    Suggest {
+        /// The service's name, or '*' for limiters of all services
+        service: String,
+        /// The limiter's name; all that measure if absent
+        #[arg(long, value_name = "NAME")]
+        limiter: Option<String>,
+        /// Of 100 sources, how many are never to be limited: 50 to 100
+        #[arg(long, value_name = "PERCENT", default_value_t)]
+        quantile: Quantile,
+    },
     /// Remove a limiter
     #[command(after_help = "Example:\n  lb limit remove web syn")]
     Remove {
@@ -225,7 +243,7 @@ pub enum BackendCommand {
         /// Which backend.
         #[command(flatten)]
         backend: BackendArgs,
-        /// How long its flows go on, from 1s to 168h [default: the service's drain_timeout, else for ever]
+        /// How long its flows go on, from 1s to 168h [default: as the service has it, else for ever]
         #[arg(long, value_parser = parse_drain_timeout, value_name = "DURATION")]
         timeout: Option<Duration>,
     },

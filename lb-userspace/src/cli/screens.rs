@@ -1,5 +1,7 @@
 //! What people see: views as lines and tables.
 
+mod suggestions;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -16,6 +18,7 @@ use crate::view::{
 mod config;
 
 pub(super) use config::{config_applied, config_diff, history};
+pub(super) use suggestions::suggestions;
 
 /// The daemon at a glance.
 pub(super) fn status(status: &Status) -> String {

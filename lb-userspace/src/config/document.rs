@@ -19,6 +19,8 @@ use super::limit::Scalar;
 pub(super) struct Log<'d> {
     file: &'d Path,
     text: &'d str,
+    /// Where lines end.
+    ends: Vec<usize>,
     /// Where the paths that it names begin; a text by itself has no such place.
     folder: Option<&'d Path>,
     mistakes: RefCell<Vec<Mistake>>,
@@ -26,7 +28,8 @@ pub(super) struct Log<'d> {
 
 impl<'d> Log<'d> {
     pub(super) fn new(file: &'d Path, text: &'d str, folder: Option<&'d Path>) -> Self {
-        Self { file, text, folder, mistakes: RefCell::default() }
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset);
+        Self { file, text, ends: ends.collect(), folder, mistakes: RefCell::default() }
     }
 
     /// The document, if it is one.
@@ -40,8 +43,7 @@ impl<'d> Log<'d> {
 
     /// The line, counted from 1, of a byte offset.
     fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().iter().take(offset);
-        1 + before.filter(|byte| **byte == b'\n').count()
+        1 + self.ends.partition_point(|end| *end < offset)
     }
 
     pub(super) fn note(&self, offset: usize, field: &str, message: impl Into<String>) {

@@ -3,6 +3,7 @@
 mod commit;
 mod lists;
 mod phases;
+mod suggestions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -178,6 +179,7 @@ impl<D: Datapath> Core<D> {
         image.interfaces.clone_from(&self.interfaces);
         ask_lists(&mut image, self.side);
         let ledger = self.ledger.next(&placement, &self.datapath)?;
+        self.clear_meters(&ledger)?;
         if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
             // Slots may have moved for a moment and flows been remembered that nobody will ask for.
             self.forget_what_is_over();

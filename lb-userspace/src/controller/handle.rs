@@ -7,12 +7,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::edits::Edited;
 use super::pipeline::{Balancer, Wish};
-use super::{Change, ChangeError, ControllerGone, ListChange, Request};
+use super::{Change, ChangeError, ControllerGone, ListChange, Request, SuggestionQuery};
 use crate::model::{Desired, ListName};
 use crate::neighbors::local_addresses;
 use crate::view::{
     Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, LimitView, PlanView,
-    PrefixList, Status,
+    PrefixList, Status, Suggestion,
 };
 
 /// How API, CLI and metrics talk to the controller.
@@ -48,6 +48,11 @@ impl Handle {
     /// The limiters that packets of one service meet, or all there are.
     pub async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
         self.tables.ask(|answer| Request::Limits(service.map(str::to_owned), answer)).await?
+    }
+
+    /// What limiters propose that only count.
+    pub async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
+        self.tables.ask(|answer| Request::Suggestions(query, answer)).await?
     }
 
     /// The prefixes on a list.

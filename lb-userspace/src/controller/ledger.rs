@@ -1,6 +1,7 @@
 //! Counters that only ever grow, although the rows behind them move and are used again.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use lb_common::layout::{Forwarded, LimiterCounts, Withheld};
 
@@ -32,12 +33,21 @@ struct LimiterAccount {
     baseline: LimiterCounts,
 }
 
+/// A meter that measures for a limiter since some moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct MeterAccount {
+    pub(super) meter: u32,
+    pub(super) since: Instant,
+    baseline: LimiterCounts,
+}
+
 /// Who counts in which row. Made by [`Ledger::next`] before a change, completed by [`Ledger::settle`] after it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     backends: BTreeMap<(String, Endpoint), Account>,
     services: BTreeMap<String, ServiceAccount>,
     limiters: BTreeMap<LimiterKey, LimiterAccount>,
+    meters: BTreeMap<LimiterKey, MeterAccount>,
     closing: Vec<(String, Endpoint, Account)>,
 }
 
@@ -83,6 +93,15 @@ impl Ledger {
                 None => LimiterAccount { row, baseline: tables.limiter_counts(row)? },
             };
             next.limiters.insert(key.clone(), account);
+        }
+        for (key, meter) in placement.meters() {
+            let account = match self.meter(key).filter(|old| old.meter == meter) {
+                Some(old) => *old,
+                None => {
+                    MeterAccount { meter, since: Instant::now(), baseline: tables.limiter_counts(meter)? }
+                }
+            };
+            next.meters.insert(key.clone(), account);
         }
         let left =
             self.backends.iter().filter(|(key, old)| next.backends.get(*key).map(|a| a.row) != Some(old.row));
@@ -131,6 +150,19 @@ impl Ledger {
         })
     }
 
+    /// The meter of a limiter, if it has one.
+    pub(super) fn meter(&self, key: &LimiterKey) -> Option<&MeterAccount> {
+        self.meters.get(key)
+    }
+
+    /// The meters that measure for others than in the ledger before.
+    pub(super) fn new_meters(&self, before: &Self) -> Vec<u32> {
+        let is_new = |(key, account): &(&LimiterKey, &MeterAccount)| {
+            before.meter(key).is_none_or(|old| old.meter != account.meter)
+        };
+        self.meters.iter().filter(is_new).map(|(_, account)| account.meter).collect()
+    }
+
     /// What a service has received; nothing if there is no such service.
     pub(super) fn service<D: Datapath + ?Sized>(
         &self,
@@ -148,6 +180,13 @@ impl Ledger {
             dropped: now.dropped.wrapping_sub(then.dropped),
         };
         Ok(ServiceTotals { forwarded, withheld })
+    }
+}
+
+impl MeterAccount {
+    /// Packets that the meter had no word for.
+    pub(super) fn contended<D: Datapath + ?Sized>(&self, tables: &D) -> Result<u64, TableError> {
+        Ok(tables.limiter_counts(self.meter)?.contended.wrapping_sub(self.baseline.contended))
     }
 }
 

@@ -26,7 +26,8 @@ use crate::health::{CheckReport, Checker};
 use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, ListName, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::state::{Beginning, Directory};
-use crate::view::{Applied, BackendView, LimitView, PlanView, PrefixList, Status};
+use crate::suggestion::Quantile;
+use crate::view::{Applied, BackendView, LimitView, PlanView, PrefixList, Status, Suggestion};
 use core::Core;
 pub use core::ReconcileError;
 use edits::Edited;
@@ -136,10 +137,22 @@ impl From<ControllerGone> for ChangeError {
     }
 }
 
+/// Which limiters that only count are asked what they have measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuggestionQuery {
+    /// Those that packets of a service meet; `None` for those of all services.
+    pub service: Option<String>,
+    /// The one of this name; all of them if absent.
+    pub limiter: Option<String>,
+    /// How many sources the proposed limiter is to leave alone.
+    pub quantile: Quantile,
+}
+
 enum Request {
     Status(oneshot::Sender<Status>),
     Limits(Option<String>, oneshot::Sender<Result<Vec<LimitView>, ChangeError>>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
+    Suggestions(SuggestionQuery, oneshot::Sender<Result<Vec<Suggestion>, ChangeError>>),
     List(ListName, oneshot::Sender<PrefixList>),
     Plan(Desired, oneshot::Sender<Result<PlanView, ChangeError>>),
     Commit(Box<Edited>, u64, oneshot::Sender<Result<Applied, ChangeError>>),
@@ -333,6 +346,7 @@ impl<D: Datapath + 'static> Controller<D> {
             },
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
             Request::Limits(service, answer) => drop(answer.send(self.core.limits(service.as_deref()))),
+            Request::Suggestions(query, answer) => drop(answer.send(self.core.suggestions(&query))),
             Request::List(list, answer) => drop(answer.send(self.core.list(list))),
             Request::Plan(desired, answer) => {
                 let plan = block_in_place(|| self.core.plan(&desired));

@@ -85,6 +85,14 @@ impl<D: Double> Datapath for D {
         self.inner().limiter_counts(row)
     }
 
+    fn meter(&self, meter: u32) -> Result<Vec<u64>, TableError> {
+        self.inner().meter(meter)
+    }
+
+    fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
+        self.inner_mut().clear_meter(meter)
+    }
+
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {
         self.inner().flow_counts()
     }

@@ -9,6 +9,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
 use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::limiter::meter::METERS;
 use lb_common::lists::Side;
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
@@ -20,7 +21,10 @@ use super::lists::ListTable;
 use super::mapping::{Mapping, Row};
 use super::object::{counters, program, row};
 use super::program_log::ProgramLog;
-use super::{BALANCER_OBJECT, Capacity, Datapath, ListEntry, Store, Table, TableError, settings};
+use super::{
+    BALANCER_OBJECT, Capacity, Datapath, ListEntry, METER_WORDS, Store, Table, TableError, no_meter,
+    settings, words_of_meter,
+};
 
 /// The oldest kernel that runs the program: compare-and-swap in BPF came with 5.12, and 6.1 is the oldest we test.
 pub const MINIMUM_KERNEL: (u32, u32) = (6, 1);
@@ -89,6 +93,7 @@ pub struct KernelDatapath {
     /// The kernel empties it when nobody holds it open.
     _ways: ProgramArray<MapData>,
     lists: [ListTable; 2],
+    meters: Mapping,
     flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
@@ -137,7 +142,7 @@ impl KernelDatapath {
             .map_max_entries("LISTS_A", capacity.lists)
             .map_max_entries("LISTS_B", capacity.lists)
             .map_max_entries("LIMITERS", capacity.entries(Table::Limiters))
-            .map_max_entries("LIMITER_COUNTS", capacity.limiters)
+            .map_max_entries("LIMITER_COUNTS", capacity.limiter_counters())
             .map_max_entries("BUCKETS", capacity.bucket_sets)
             .map_max_entries("FLOWS", capacity.flow_sets)
             .map_max_entries("FRAGMENTS", capacity.fragment_sets)
@@ -157,6 +162,7 @@ impl KernelDatapath {
         let indices = interfaces.to_vec();
         let (features, interfaces) =
             (map("FEATURES", Table::Features)?, map("INTERFACES", Table::Interfaces)?);
+        let meters = mapping(&ebpf, "METERS", METERS as usize * METER_WORDS)?;
         let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
         Ok(Self {
             limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
@@ -177,6 +183,7 @@ impl KernelDatapath {
             features,
             interfaces,
             _ways: ways,
+            meters,
             flows,
         })
     }
@@ -318,6 +325,15 @@ impl Datapath for KernelDatapath {
         Ok(row(&self.limiter_counts, "LIMITER_COUNTS", index)?
             .into_iter()
             .fold(LimiterCounts::default(), add))
+    }
+
+    fn meter(&self, meter: u32) -> Result<Vec<u64>, TableError> {
+        let word = |word| self.meters.load(word).ok_or_else(|| no_meter(meter));
+        words_of_meter(meter).map(word).collect()
+    }
+
+    fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
+        words_of_meter(meter).try_for_each(|word| self.meters.store(word, 0)).ok_or_else(|| no_meter(meter))
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

@@ -9,6 +9,7 @@ use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
     MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet, Withheld,
 };
+use lb_common::limiter::meter::{METERS, REGISTER_SETS};
 use lb_common::limiter::{LimiterEvent, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
@@ -16,7 +17,7 @@ use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
 
 use super::lists::MemoryList;
-use super::{Capacity, Datapath, ListEntry, Store, Table, TableError, settings};
+use super::{Capacity, Datapath, ListEntry, Store, Table, TableError, no_meter, settings, words_of_meter};
 
 /// Tables, counters and a clock that stands still until it is set.
 #[derive(Clone)]
@@ -32,6 +33,7 @@ pub struct MemoryDatapath {
     lists: [MemoryList; 2],
     limiters: Vec<LimiterEntry>,
     buckets: Vec<[Cell<u64>; WAYS]>,
+    meters: Vec<[Cell<u64>; WAYS]>,
     flows: Vec<[Cell<u64>; 2 * flow::WAYS]>,
     fragments: Vec<[Cell<u64>; 2 * flow::WAYS]>,
     flow_counts: Cell<FlowCounts>,
@@ -61,12 +63,13 @@ impl MemoryDatapath {
             lists: <[MemoryList; 2]>::default(),
             limiters: zeros(capacity.entries(Table::Limiters)),
             buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
+            meters: vec![[const { Cell::new(0) }; WAYS]; (METERS * REGISTER_SETS) as usize],
             flows: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.flow_sets as usize],
             fragments: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.fragment_sets as usize],
             flow_counts: Cell::default(),
             forwarded: RefCell::new(zeros(capacity.backends)),
             withheld: RefCell::new(zeros(capacity.services)),
-            limiter_counts: RefCell::new(zeros(capacity.limiters)),
+            limiter_counts: RefCell::new(zeros(capacity.limiter_counters())),
             reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
             now: Cell::new(1),
         }
@@ -173,6 +176,17 @@ impl Datapath for MemoryDatapath {
         counts.ok_or_else(|| missing("limiter counts", row as usize))
     }
 
+    fn meter(&self, meter: u32) -> Result<Vec<u64>, TableError> {
+        let words = self.meters.as_flattened().get(words_of_meter(meter));
+        Ok(words.ok_or_else(|| no_meter(meter))?.iter().map(Cell::get).collect())
+    }
+
+    fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
+        let words = self.meters.as_flattened().get(words_of_meter(meter));
+        words.ok_or_else(|| no_meter(meter))?.iter().for_each(|word| word.set(0));
+        Ok(())
+    }
+
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {
         Ok(self.flow_counts.get())
     }
@@ -231,6 +245,10 @@ impl Tables for MemoryDatapath {
 
     fn buckets(&self, set: u32) -> Option<&[Cell<u64>; WAYS]> {
         self.buckets.get(set as usize)
+    }
+
+    fn registers(&self, set: u32) -> Option<&[Cell<u64>; WAYS]> {
+        self.meters.get(set as usize)
     }
 
     fn flows(&self, hash: u64) -> Option<Self::Flows<'_>> {

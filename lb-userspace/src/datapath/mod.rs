@@ -21,11 +21,14 @@ pub use image::{Changes, Image, Store};
 pub use kernel::{KernelDatapath, LoadError, MINIMUM_KERNEL, check_host};
 pub use memory::MemoryDatapath;
 
+use std::ops::Range;
+
 use lb_common::flow::{Detail, Entry, WAYS};
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
     MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
+use lb_common::limiter::meter::{METERS, REGISTERS};
 use lb_common::lists::{ListKey, Listed, Side};
 use rustix::time::{ClockId, clock_getres};
 
@@ -141,6 +144,11 @@ impl Capacity {
         self.lists.saturating_sub(1)
     }
 
+    /// Rows of limiters' counters: those of the meters, then one for each limiter.
+    pub const fn limiter_counters(&self) -> u32 {
+        METERS + self.limiters
+    }
+
     /// Flows that can be remembered.
     pub const fn flows(&self) -> usize {
         self.flow_sets as usize * WAYS
@@ -210,11 +218,30 @@ pub trait Datapath: Send {
     /// What a limiter said that counts in a row, all CPUs together.
     fn limiter_counts(&self, row: u32) -> Result<LimiterCounts, TableError>;
 
+    /// The registers of a meter, eight in a word, while packets raise them.
+    fn meter(&self, meter: u32) -> Result<Vec<u64>, TableError>;
+
+    /// Lowers all registers of a meter, which no packet asks.
+    fn clear_meter(&mut self, meter: u32) -> Result<(), TableError>;
+
     /// What the flow table had to say to packets, all CPUs together.
     fn flow_counts(&self) -> Result<FlowCounts, TableError>;
 
     /// Packets that came in by the interface in a row and met with the reason of a counter, all CPUs together.
     fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError>;
+}
+
+/// Words of one meter's registers.
+const METER_WORDS: usize = REGISTERS as usize / size_of::<u64>();
+
+/// Where a meter's registers are among those of all meters.
+fn words_of_meter(meter: u32) -> Range<usize> {
+    let first = meter as usize * METER_WORDS;
+    first..first + METER_WORDS
+}
+
+fn no_meter(meter: u32) -> TableError {
+    TableError { table: "METERS", entry: meter as usize, reason: format!("there are {METERS} meters") }
 }
 
 /// Brings the tables from `old` to `new`: whole, or, if a store fails, back to `old`.

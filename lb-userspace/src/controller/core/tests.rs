@@ -19,6 +19,7 @@ mod lists;
 mod phases;
 mod racing;
 mod simulation;
+mod suggestions;
 mod world;
 
 /// Changes as the pipeline makes them, with no state directory in between.
