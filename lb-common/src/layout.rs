@@ -162,9 +162,16 @@ impl Region {
         self.0 & Self::REPLIES == 0
     }
 
+    /// The first entry.
     #[inline(always)]
-    const fn base(self) -> u32 {
+    pub const fn base(self) -> u32 {
         self.0 as u32
+    }
+
+    /// The region without what is said of the address.
+    #[must_use]
+    pub const fn plain(self) -> Self {
+        Self(self.0 & !(Self::ANNOUNCED | Self::REPLIES))
     }
 
     /// Entries of the region, wildcards included.
@@ -424,7 +431,7 @@ impl Features {
     }
 }
 
-/// An attached interface, in one word. Its place is that of its counters.
+/// An attached interface. Its place is that of its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct InterfaceEntry {
@@ -432,6 +439,10 @@ pub struct InterfaceEntry {
     pub mac: Mac,
     /// 1 if the MAC address is known.
     pub known: u16,
+    /// Its index: whose place it is.
+    pub index: u32,
+    /// Zero: fills the second word.
+    pub reserved: u32,
 }
 
 /// Slots of one element of the slot table: a cache line, since the kernel rounds elements up to eight bytes.
@@ -569,7 +580,7 @@ const _: () = assert!(size_of::<VipSet>() == 96 && size_of::<ServiceEntry>() == 
 const _: () = assert!(size_of::<LimiterEntry>() == 64 && size_of::<LimiterRows>() == size_of::<u64>());
 const _: () = assert!(size_of::<BackendEntry>() == 64 && size_of::<SlotLine>() == 64);
 const _: () = assert!(size_of::<BucketWords>() == 32 && size_of::<Settings>() == 144);
-const _: () = assert!(size_of::<Features>() == 8 && size_of::<InterfaceEntry>() == 8);
+const _: () = assert!(size_of::<Features>() == 8 && size_of::<InterfaceEntry>() == 16);
 const _: () = assert!(VIP_SETS.is_power_of_two());
 
 #[cfg(test)]

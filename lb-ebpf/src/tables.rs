@@ -20,6 +20,7 @@ use lb_common::layout::{
 };
 use lb_common::limiter::{self, Asker, BucketSet, LimiterEvent, Ruling, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
+use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
 use lb_common::slot::{BackendId, Slot};
 
@@ -41,6 +42,12 @@ static BACKENDS: Array<BackendEntry, 1, MMAPABLE> = Array::new();
 static FEATURES: Array<Features, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static INTERFACES: Array<InterfaceEntry, MAX_INTERFACES, MMAPABLE> = Array::new();
+#[btf_map]
+static BACKEND_OWNERS: Array<BackendOwner, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static SERVICE_OWNERS: Array<ServiceOwner, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static LIMITER_OWNERS: Array<LimiterOwner, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static LISTS_A: LpmTrie<[u32; 4], u32, 1> = LpmTrie::new();
 #[btf_map]

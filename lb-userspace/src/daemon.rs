@@ -1,5 +1,7 @@
 //! `lb run`: brings everything up in an order in which nothing is ever half attached, and down again.
 
+mod plane;
+
 use std::io;
 
 use lb_common::flow::WAYS;
@@ -12,9 +14,10 @@ use crate::api::{self, ApiSocket};
 use crate::config::{Config, HashKeyError, read_hash_key};
 use crate::controller::{Controller, ControllerError, Handle};
 use crate::datapath::attach::interface_index;
-use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, check_host};
+use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, PinsError, SmokeError, check_host};
 use crate::metrics;
 use crate::placement::hash_key;
+use self::plane::DataPlane;
 use crate::stop::Stop;
 
 /// Why the daemon could not start, or stopped.
@@ -46,6 +49,12 @@ pub enum DaemonError {
     /// The program cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// What is to outlive the daemon cannot be pinned, or what is pinned cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// The program does not do what it should.
+    #[error(transparent)]
+    Smoke(#[from] SmokeError),
     /// The controller could not start, or stopped.
     #[error(transparent)]
     Controller(#[from] ControllerError),
@@ -53,8 +62,8 @@ pub enum DaemonError {
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
-/// Whatever fails before the first packet is let in leaves nothing behind: sockets are bound and tables filled before
-/// the program is attached, and all of it is given back when this function returns.
+/// Whatever fails before the first packet is let in leaves everything as it was: sockets are bound and tables filled before
+/// the program is attached. What is pinned outlives this function, everything else is given back when it returns.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     check_host()?;
     let stop = Stop::install().map_err(DaemonError::Signals)?;
@@ -66,13 +75,17 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
     };
-    let datapath = KernelDatapath::load(hash_key(secret), capacity(&config), &indices)?;
+    let plane = DataPlane::find(&config, hash_key(secret), &indices)?;
+    let datapath = plane.load()?;
     let (mut controller, handle) =
         Controller::start(datapath, config.services(), config.lists.clone()).await?;
-    let attachments = attach(controller.datapath(), &config.daemon.interfaces, &indices)?;
-    let interfaces = config.daemon.interfaces.into_iter().zip(indices);
+    let interfaces: Vec<(String, u32)> = config.daemon.interfaces.into_iter().zip(indices).collect();
+    let vips = controller.vips();
+    let attachments = plane.attach(controller.datapath(), &vips, &interfaces)?;
     let _announcer = Announcer::start(interfaces, controller.announced());
-    serve(controller, handle, api, metrics, &attachments, stop).await
+    let result = serve(controller, handle, api, metrics, &attachments, stop).await;
+    plane.leave();
+    result
 }
 
 /// Serves until told to stop. Dropping `attachments` afterwards, in the caller, detaches the program.
@@ -107,14 +120,6 @@ async fn serve(
     drop(stopping);
     while servers.join_next().await.is_some() {}
     result
-}
-
-fn attach(
-    datapath: &mut KernelDatapath,
-    names: &[String],
-    indices: &[u32],
-) -> Result<Vec<Attachment>, AttachError> {
-    names.iter().zip(indices).map(|(name, index)| datapath.attach(name, *index)).collect()
 }
 
 fn index_of(name: &str) -> Result<u32, DaemonError> {

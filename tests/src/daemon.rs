@@ -41,6 +41,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Whether there is a metrics page at [`METRICS`].
     pub metrics: bool,
+    /// Where program and tables are pinned, to outlive the daemon; else they go with it.
+    pub pins: Option<PathBuf>,
     /// Lines of the section `[lists]`, as they stand in the file.
     pub lists: String,
     /// The services.
@@ -196,7 +198,14 @@ impl Config {
     /// Attached towards both clients, with a metrics page.
     pub fn new(services: Vec<Service>) -> Self {
         let interfaces = CLIENTS.map(|node| node.to_string()).to_vec();
-        Self { interfaces, metrics: true, lists: String::new(), services }
+        Self { interfaces, metrics: true, pins: None, lists: String::new(), services }
+    }
+
+    /// With a data plane that outlives the daemon, pinned there.
+    #[must_use]
+    pub fn pinned(mut self, pins: &Path) -> Self {
+        self.pins = Some(pins.to_owned());
+        self
     }
 
     /// With deny and allow lists.
@@ -214,6 +223,10 @@ impl Config {
             let _ = writeln!(text, "metrics = \"{}\"", SocketAddr::from(METRICS));
         }
         let _ = writeln!(text, "socket = \"{}\"", socket.display());
+        let _ = match &self.pins {
+            Some(pins) => writeln!(text, "pins = \"{}\"", pins.display()),
+            None => writeln!(text, "on_exit = \"detach\""),
+        };
         if !self.lists.is_empty() {
             let _ = writeln!(text, "\n[lists]\n{}", self.lists);
         }

@@ -32,10 +32,11 @@ pub use self::units::{
 };
 
 use self::document::{Log, Node, Section};
+use crate::datapath::DEFAULT_PINS;
 use crate::model::{Limit, ListName, Lists, Service, Services};
 
 /// The keys of `[daemon]`.
-const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "hash_key", "flows"];
+const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "hash_key", "flows", "on_exit", "pins"];
 
 /// Where daemon and CLI meet unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
@@ -83,6 +84,20 @@ pub struct DaemonSettings {
     pub hash_key: Option<PathBuf>,
     /// Flows that can be remembered while slots move, rounded up to what the table's shape allows.
     pub flows: u32,
+    /// What becomes of the program when the daemon ends.
+    pub on_exit: OnExit,
+    /// Where program and tables are pinned.
+    pub pins: PathBuf,
+}
+
+/// What becomes of the program when the daemon ends, however that happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExit {
+    /// It goes on forwarding, and the next daemon goes on with it.
+    #[default]
+    Keep,
+    /// It goes, too.
+    Detach,
 }
 
 /// Why a file is not a configuration: all its mistakes, a line each.
@@ -194,6 +209,10 @@ fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
     let metrics = section.optional("metrics").and_then(|node| node.read_with(parse_listener));
     let socket = section.optional("socket").and_then(|node| node.text());
     let hash_key = section.optional("hash_key").and_then(|node| node.read_with(parse_key_source));
+    let on_exit = section.optional("on_exit").map_or(Some(OnExit::default()), |node| {
+        node.word(&[("keep", OnExit::Keep), ("detach", OnExit::Detach)])
+    });
+    let pins = section.optional("pins").map_or(Some(DEFAULT_PINS.into()), |node| node.read_with(parse_pins));
     let flows = section.optional("flows").map_or(Some(DEFAULT_FLOWS), |node| node.integer(FLOWS));
     Some(DaemonSettings {
         interfaces: interfaces?,
@@ -201,6 +220,8 @@ fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
         socket: socket.unwrap_or(DEFAULT_SOCKET).into(),
         hash_key,
         flows: flows?,
+        on_exit: on_exit?,
+        pins: pins?,
     })
 }
 
@@ -224,6 +245,11 @@ fn read_interfaces(node: &Node<'_>) -> Option<Vec<String>> {
 
 fn parse_listener(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not ADDRESS:PORT such as 127.0.0.1:9441 or [::1]:9441"))
+}
+
+/// The daemon may be started anywhere, so a relative path would say nothing.
+fn parse_pins(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err(format!("{text:?} is not an absolute path such as {DEFAULT_PINS:?}")) }
 }
 
 /// The prefix leaves room for other sources of keys.

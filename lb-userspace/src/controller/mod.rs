@@ -231,14 +231,14 @@ impl<D: Datapath + 'static> Controller<D> {
     ) -> Result<(Self, Handle), ControllerError> {
         let (requests_sender, requests) = mpsc::channel(64);
         let (reports_sender, reports) = mpsc::channel(1024);
-        let mut core = Core::new(datapath);
-        core.start_with(lists, services)?;
+        // Nothing is touched before it is known what can be reached: what serves goes on serving.
+        let core = block_in_place(|| Core::resume(datapath, services.clone()));
         let neighbors = Neighbors::connect().await?;
         let announced = watch::Sender::new(core.announced_vips());
         let mut controller =
             Self { core, neighbors, checker: Checker::new(reports_sender), reports, requests, announced };
         controller.look_up_until(FIRST_ANSWERS, None).await?;
-        controller.core.settle_slots()?;
+        block_in_place(|| controller.core.start_with(lists, services))?;
         controller.checker.update(controller.core.wanted_checks());
         Ok((controller, Handle { requests: requests_sender }))
     }
@@ -246,6 +246,11 @@ impl<D: Datapath + 'static> Controller<D> {
     /// Lends out the tables' owner for attaching and detaching its program.
     pub fn datapath(&mut self) -> &mut D {
         self.core.datapath()
+    }
+
+    /// Every VIP there is.
+    pub fn vips(&self) -> BTreeSet<IpAddr> {
+        self.core.vips()
     }
 
     /// The VIPs that the neighbours are to be told of, followed through every change.

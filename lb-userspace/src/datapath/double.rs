@@ -4,7 +4,7 @@ use lb_common::flow::{Detail, Entry};
 use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
 use lb_common::lists::Side;
 
-use super::{Capacity, Datapath, ListEntry, MemoryDatapath, Store, TableError};
+use super::{Capacity, Counters, Datapath, ListEntry, MemoryDatapath, Store, Table, TableError};
 
 /// A [`Datapath`] made of another one. What is not implemented is done by the inner one.
 pub(crate) trait Double: Send {
@@ -47,6 +47,18 @@ impl<D: Double> Datapath for D {
 
     fn store(&mut self, store: Store) -> Result<(), TableError> {
         self.on_store(store)
+    }
+
+    fn contents(&self, table: Table) -> Vec<u64> {
+        self.inner().contents(table)
+    }
+
+    fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError> {
+        self.inner().list_contents(side)
+    }
+
+    fn clear(&mut self, counters: Counters, row: u32) -> Result<(), TableError> {
+        self.inner_mut().clear(counters, row)
     }
 
     fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {

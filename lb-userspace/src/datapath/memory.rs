@@ -11,12 +11,13 @@ use lb_common::layout::{
 };
 use lb_common::limiter::{LimiterEvent, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
+use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
 use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
 
 use super::lists::MemoryList;
-use super::{Capacity, Datapath, ListEntry, Store, Table, TableError, settings};
+use super::{Capacity, Counters, Datapath, ListEntry, Store, Table, TableError, settings};
 
 /// Tables, counters and a clock that stands still until it is set.
 #[derive(Clone)]
@@ -29,6 +30,9 @@ pub struct MemoryDatapath {
     backends: Vec<BackendEntry>,
     features: [Features; 1],
     interfaces: [InterfaceEntry; MAX_INTERFACES],
+    backend_owners: Vec<BackendOwner>,
+    service_owners: Vec<ServiceOwner>,
+    limiter_owners: Vec<LimiterOwner>,
     lists: [MemoryList; 2],
     limiters: Vec<LimiterEntry>,
     buckets: Vec<[Cell<u64>; WAYS]>,
@@ -58,6 +62,9 @@ impl MemoryDatapath {
             backends: zeros(capacity.entries(Table::Backends)),
             features: [Features::default()],
             interfaces: [InterfaceEntry::zeroed(); MAX_INTERFACES],
+            backend_owners: zeros(capacity.entries(Table::BackendOwners)),
+            service_owners: zeros(capacity.entries(Table::ServiceOwners)),
+            limiter_owners: zeros(capacity.entries(Table::LimiterOwners)),
             lists: <[MemoryList; 2]>::default(),
             limiters: zeros(capacity.entries(Table::Limiters)),
             buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
@@ -91,16 +98,22 @@ impl MemoryDatapath {
 
     /// Every word of the tables, for comparison.
     pub fn words(&self) -> Vec<u64> {
-        let tables: [&[u64]; 7] = [
-            cast_slice(&self.vips),
-            cast_slice(&self.services),
-            cast_slice(&self.limiters),
-            cast_slice(&self.slots),
-            cast_slice(&self.backends),
-            cast_slice(&self.features),
-            cast_slice(&self.interfaces),
-        ];
-        tables.concat()
+        Table::ALL.map(|table| self.table(table)).concat()
+    }
+
+    fn table(&self, table: Table) -> &[u64] {
+        match table {
+            Table::Vips => cast_slice(&self.vips),
+            Table::Services => cast_slice(&self.services),
+            Table::Limiters => cast_slice(&self.limiters),
+            Table::Slots => cast_slice(&self.slots),
+            Table::Backends => cast_slice(&self.backends),
+            Table::Features => cast_slice(&self.features),
+            Table::Interfaces => cast_slice(&self.interfaces),
+            Table::BackendOwners => cast_slice(&self.backend_owners),
+            Table::ServiceOwners => cast_slice(&self.service_owners),
+            Table::LimiterOwners => cast_slice(&self.limiter_owners),
+        }
     }
 }
 
@@ -122,10 +135,34 @@ impl Datapath for MemoryDatapath {
             Table::Backends => cast_slice_mut(&mut self.backends),
             Table::Features => cast_slice_mut(&mut self.features),
             Table::Interfaces => cast_slice_mut(&mut self.interfaces),
+            Table::BackendOwners => cast_slice_mut(&mut self.backend_owners),
+            Table::ServiceOwners => cast_slice_mut(&mut self.service_owners),
+            Table::LimiterOwners => cast_slice_mut(&mut self.limiter_owners),
         };
         let word = words.get_mut(store.word).ok_or_else(|| missing("memory", store.word))?;
         *word = store.value;
         Ok(())
+    }
+
+    fn contents(&self, table: Table) -> Vec<u64> {
+        self.table(table).to_vec()
+    }
+
+    fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError> {
+        Ok(self.lists[side as usize].entries().collect())
+    }
+
+    fn clear(&mut self, counters: Counters, row: u32) -> Result<(), TableError> {
+        fn zero<T: Zeroable>(rows: &mut [T], row: u32) -> Result<(), TableError> {
+            let row = rows.get_mut(row as usize).ok_or_else(|| missing("counters", row as usize))?;
+            *row = T::zeroed();
+            Ok(())
+        }
+        match counters {
+            Counters::Forwarded => zero(self.forwarded.get_mut(), row),
+            Counters::Withheld => zero(self.withheld.get_mut(), row),
+            Counters::Limiter => zero(self.limiter_counts.get_mut(), row),
+        }
     }
 
     fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {

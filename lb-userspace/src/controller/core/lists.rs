@@ -17,6 +17,10 @@ impl<D: Datapath> Core<D> {
         if lists == self.lists {
             return Ok(());
         }
+        self.replace_lists(lists)
+    }
+
+    pub(super) fn replace_lists(&mut self, lists: Lists) -> Result<(), ReconcileError> {
         let Replaced { image, side } = replace_lists(&mut self.datapath, &self.image, self.side, &lists)?;
         (self.image, self.side, self.lists) = (image, side, lists);
         self.generation += 1;
