@@ -9,15 +9,17 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::plane::DataPlane;
 use crate::announce::Announcer;
 use crate::api::{self, ApiSocket};
 use crate::config::{Config, HashKeyError, read_hash_key};
 use crate::controller::{Controller, ControllerError, Handle};
 use crate::datapath::attach::interface_index;
-use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, PinsError, SmokeError, check_host};
+use crate::datapath::{
+    AttachError, Attachment, Capacity, KernelDatapath, LoadError, PinsError, SmokeError, check_host,
+};
 use crate::metrics;
 use crate::placement::hash_key;
-use self::plane::DataPlane;
 use crate::stop::Stop;
 
 /// Why the daemon could not start, or stopped.

@@ -1,6 +1,7 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
 mod lists;
+mod xdp;
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -14,6 +15,7 @@ use crate::model::{
 };
 
 pub use self::lists::{ListsView, PrefixList};
+pub use self::xdp::{XdpInterface, XdpStatus};
 
 /// The daemon as a whole: `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

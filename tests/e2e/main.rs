@@ -18,6 +18,7 @@ mod options;
 mod plumbing;
 mod refusals;
 mod sizes;
+mod survive;
 mod ways;
 
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         limits::cases(),
         lists::cases(),
         lifecycle::cases(),
+        survive::cases(),
         refusals::cases(),
         demo::cases(),
         bench::cases(),

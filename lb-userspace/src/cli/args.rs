@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::lists::ListCommand;
+use super::xdp::XdpCommand;
 use crate::model::{GUE_PORT, Weight};
 
 /// A layer-4 load balancer that forwards in XDP.
@@ -80,6 +81,9 @@ pub enum Command {
     /// Show and change which sources are not limited; the longest prefix of both lists decides
     #[command(subcommand, after_help = "Examples:\n  lb allow add 203.0.113.7\n  lb allow list")]
     Allow(ListCommand),
+    /// Show and change where the program is, with or without a daemon
+    #[command(subcommand, after_help = "Examples:\n  lb xdp status\n  lb xdp detach")]
+    Xdp(XdpCommand),
     /// Show and change limiters
     #[command(
         subcommand,

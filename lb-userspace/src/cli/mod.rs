@@ -5,6 +5,7 @@ mod limits;
 mod lists;
 mod screens;
 mod units;
+mod xdp;
 
 use std::error::Error;
 use std::future::Future;
@@ -22,6 +23,7 @@ pub use self::args::{
     ServiceCommand,
 };
 pub use self::lists::ListCommand;
+pub use self::xdp::{PinsArgs, XdpCommand};
 
 use crate::client::{Client, ClientError};
 use crate::config::{self, DEFAULT_SOCKET};
@@ -88,6 +90,7 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
         Command::Backend(command) => backend(&command, &client(socket), screen),
         Command::Deny(command) => lists::run(ListName::Deny, &command, &client(socket), screen),
         Command::Allow(command) => lists::run(ListName::Allow, &command, &client(socket), screen),
+        Command::Xdp(command) => xdp::run(&command, screen),
         Command::Limit(command) => limits::run(&command, &client(socket), screen),
     }
 }

@@ -11,7 +11,7 @@ use crate::decap::InterfaceReport;
 use crate::model::AdminState;
 use crate::view::{
     Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, ListsView, PrefixList,
-    ReasonCount, ServiceView, Status,
+    ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
 };
 
 /// The daemon at a glance.
@@ -35,6 +35,29 @@ pub(super) fn status(status: &Status) -> String {
     let lists = lists_line(&status.lists).map(|line| format!("LISTS     {line}"));
     let lines: Vec<String> = lines.into_iter().chain(lists).chain(warnings).collect();
     lines.join("\n") + "\n"
+}
+
+/// The program on each interface, and who looks after it.
+pub(super) fn xdp(status: &XdpStatus) -> String {
+    if status.interfaces.is_empty() {
+        return format!("nothing is attached by way of {}\n", status.pins.display());
+    }
+    let row = |one: &XdpInterface| {
+        let mode = one.mode.clone().unwrap_or_else(|| "gone".to_owned());
+        [
+            one.name.clone(),
+            mode,
+            one.program.to_string(),
+            one.since_seconds.map_or_else(String::new, duration),
+        ]
+    };
+    let rows = status.interfaces.iter().map(row);
+    let table = table(["INTERFACE", "MODE", "PROGRAM", "SINCE"], &[2, 3], rows);
+    let daemon = match status.daemon {
+        Some(id) => format!("a daemon looks after it: process {id}"),
+        None => "no daemon looks after it: packets are forwarded as they were when it ended".to_owned(),
+    };
+    format!("{table}{daemon}\n")
 }
 
 /// Nothing while both lists are empty.

@@ -249,7 +249,11 @@ fn parse_listener(text: &str) -> Result<SocketAddr, String> {
 
 /// The daemon may be started anywhere, so a relative path would say nothing.
 fn parse_pins(text: &str) -> Result<PathBuf, String> {
-    if text.starts_with('/') { Ok(text.into()) } else { Err(format!("{text:?} is not an absolute path such as {DEFAULT_PINS:?}")) }
+    if text.starts_with('/') {
+        Ok(text.into())
+    } else {
+        Err(format!("{text:?} is not an absolute path such as {DEFAULT_PINS:?}"))
+    }
 }
 
 /// The prefix leaves room for other sources of keys.

@@ -13,8 +13,8 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
-use super::pins::PinsError;
 use super::LoadError;
+use super::pins::PinsError;
 
 /// How the program is attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,9 @@ pub(crate) fn attached_mode(index: u32) -> Option<AttachMode> {
     socket.send(&bytes, 0).ok()?;
     let (answer, _) = socket.recv_from_full().ok()?;
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).ok()?;
-    let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = answer.payload else { return None };
+    let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = answer.payload else {
+        return None;
+    };
     link.attributes.iter().find_map(|attribute| {
         let LinkAttribute::Xdp(xdp) = attribute else { return None };
         xdp.iter().find_map(|one| match one {

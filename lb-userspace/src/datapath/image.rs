@@ -350,6 +350,17 @@ mod tests {
             prop_assert_eq!(stepwise.words(), direct.words());
         }
 
+        /// What is found in tables says as much as what was known to be stored there.
+        #[test]
+        fn changes_lead_from_what_is_read(a in image(), b in image()) {
+            let (mut found, mut direct) = (memory(), memory());
+            apply(&mut found, &Image::default(), &a).unwrap();
+            let read = Image::read(&found);
+            apply(&mut found, &read, &b).unwrap();
+            apply(&mut direct, &Image::default(), &b).unwrap();
+            prop_assert_eq!(found.words(), direct.words());
+        }
+
         #[test]
         fn a_failed_store_leaves_the_old_image(a in image(), b in image(), at in any::<prop::sample::Index>()) {
             let mut before = memory();

@@ -23,11 +23,11 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::attach::{AttachError, Attachment, attach};
-use super::pins::{Pins, PinsError, Plan};
 use super::lists::ListTable;
 use super::mapping::{Mapping, Row};
 use super::maps::{MAPS, WAYS as WAYS_MAP, kept_maps};
 use super::object::{counters, program, row};
+use super::pins::{Pins, PinsError, Plan};
 use super::program_log::ProgramLog;
 use super::smoke::{SmokeError, try_out};
 use super::{BALANCER_OBJECT, Capacity, Counters, Datapath, ListEntry, Store, Table, TableError, settings};
@@ -150,7 +150,9 @@ impl KernelDatapath {
         let mut loader = EbpfLoader::new();
         loader.override_global("SETTINGS", bytemuck::bytes_of(&settings), true);
         for map in MAPS {
-            map.entries.into_iter().for_each(|entries| _ = loader.map_max_entries(map.name, entries(&capacity)));
+            map.entries
+                .into_iter()
+                .for_each(|entries| _ = loader.map_max_entries(map.name, entries(&capacity)));
         }
         for (directory, map) in pins.iter().flat_map(|pins| kept_maps().map(move |map| (pins, map))) {
             loader.map_pin_path(map.name, directory.join(map.name));
@@ -211,7 +213,8 @@ impl KernelDatapath {
     ) -> Result<Vec<Attachment>, AttachError> {
         let id = self.program_id()?;
         let directory = plan.program(id);
-        let failed = |error: PinError| PinsError::system("pin a program in", &directory, io::Error::other(error));
+        let failed =
+            |error: PinError| PinsError::system("pin a program in", &directory, io::Error::other(error));
         fs::create_dir_all(&directory).map_err(|error| PinsError::system("make", &directory, error))?;
         self.pin_programs(&directory).map_err(failed)?;
         let attachments = pins.attach(self.program()?, interfaces)?;

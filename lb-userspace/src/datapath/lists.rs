@@ -32,7 +32,8 @@ impl ListTable {
         let mut from: Option<ListKey> = None;
         loop {
             let (found, onward) = lookup(&self.map, from, &mut keys, &mut values);
-            let entry = |(key, word): (&ListKey, &u32)| ListEntry { key: *key, listed: Listed::from_word(*word) };
+            let entry =
+                |(key, word): (&ListKey, &u32)| ListEntry { key: *key, listed: Listed::from_word(*word) };
             entries.extend(keys.iter().zip(&values).take(found).map(entry));
             match onward {
                 Ok(onward) => from = Some(onward),

@@ -15,6 +15,7 @@ mod mapping;
 mod maps;
 mod memory;
 pub(crate) mod object;
+pub(crate) mod pinned;
 pub(crate) mod pins;
 mod program_log;
 mod smoke;

@@ -38,7 +38,11 @@ const TX: u32 = 3;
 /// beyond the first tail call. With a `denying` list the latter may be dropped.
 ///
 /// No interface counts these packets.
-pub(super) fn try_out(program: &Xdp, vips: impl Iterator<Item = IpAddr>, denying: bool) -> Result<(), SmokeError> {
+pub(super) fn try_out(
+    program: &Xdp,
+    vips: impl Iterator<Item = IpAddr>,
+    denying: bool,
+) -> Result<(), SmokeError> {
     let stranger = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x88, 0xb5], &[0; 50]].concat();
     expect(program, "a packet that is not for us", &stranger, PASS, PASS)?;
     for vip in vips {

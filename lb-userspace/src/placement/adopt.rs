@@ -82,12 +82,19 @@ impl Placement {
             if let Some(owner) = owner {
                 let name = names.of(owner.name);
                 let timeout = services.get(&name).map(super::Service::idle_timeout);
-                adopted.adopt_service(image, entry, &owner, name, timeout.unwrap_or(Protocol::Tcp.idle_timeout()));
+                adopted.adopt_service(
+                    image,
+                    entry,
+                    &owner,
+                    name,
+                    timeout.unwrap_or(Protocol::Tcp.idle_timeout()),
+                );
             }
         }
         // What is certain is taken; what was only reserved comes after it.
         for (name, placed) in &mut adopted.services {
-            let owner = image.service_owners.get(&placed.id.start).filter(|owner| owner.name == name_or_digest(name));
+            let owner =
+                image.service_owners.get(&placed.id.start).filter(|owner| owner.name == name_or_digest(name));
             if let Some(owner) = owner {
                 let reserved = owner.backends.saturating_sub(placed.backends.length);
                 let more = Range { start: placed.backends.start + placed.backends.length, length: reserved };
@@ -130,7 +137,8 @@ impl Placement {
         let mut found = Vec::new();
         for (set, vips) in &image.vips {
             for way in 0..VIP_WAYS {
-                let (key, region) = (VipKey { high: vips.high[way], low: vips.low[way] }, vips.region[way].plain());
+                let (key, region) =
+                    (VipKey { high: vips.high[way], low: vips.low[way] }, vips.region[way].plain());
                 let entries = Range { start: region.base(), length: region.entries() };
                 let address = address_of(key);
                 let is_known = self.vips.contains_key(&address) || key.set() != *set;
@@ -164,12 +172,14 @@ impl Placement {
             start: entry.slot_base,
             length: entry.slot_count.checked_next_multiple_of(SLOTS_PER_LINE).unwrap_or(u32::MAX),
         };
-        let words: Arc<[Slot]> = if range.length > 0 && range.start.is_multiple_of(SLOTS_PER_LINE) && self.free_slots.claim(range) {
-            image.slots_at(entry.slot_base, entry.slot_count)
-        } else {
-            range.length = 0;
-            Arc::default()
-        };
+        let words: Arc<[Slot]> =
+            if range.length > 0 && range.start.is_multiple_of(SLOTS_PER_LINE) && self.free_slots.claim(range)
+            {
+                image.slots_at(entry.slot_base, entry.slot_count)
+            } else {
+                range.length = 0;
+                Arc::default()
+            };
         let base = entry.backend_base;
         let ids = adopted_ids(image, base, owner.name);
         let length = ids.values().map(|id| u32::from(id.number()) + 1).max().unwrap_or(0);

@@ -44,7 +44,9 @@ impl Ranges {
         let Range { start, length } = range;
         let Some(end) = start.checked_add(length) else { return false };
         let before = self.free.range(..=start).next_back().map(|(start, length)| (*start, *start + *length));
-        let Some((free_start, free_end)) = before.filter(|(_, free_end)| *free_end >= end) else { return false };
+        let Some((free_start, free_end)) = before.filter(|(_, free_end)| *free_end >= end) else {
+            return false;
+        };
         if length > 0 {
             self.free.remove(&free_start);
             let rests = [(free_start, start), (end, free_end)].into_iter().filter(|(from, to)| from < to);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use lb_common::deliver::outer_sum;
 use lb_common::layout::{
-    BY_SOURCE, BackendEntry, CLOSED, Features, Forwarded, GUE, LimiterRows, NAT, OUTER_IPV4, OUTER_IPV6, OuterAddresses,
-    QUIC, REPLIES, Region, ServiceEntry, ServiceKey, USABLE, VipSet,
+    BY_SOURCE, BackendEntry, CLOSED, Features, Forwarded, GUE, LimiterRows, NAT, OUTER_IPV4, OUTER_IPV6,
+    OuterAddresses, QUIC, REPLIES, Region, ServiceEntry, ServiceKey, USABLE, VipSet,
 };
 use lb_common::owner::ServiceOwner;
 use lb_common::slot::{BackendId, Slot};

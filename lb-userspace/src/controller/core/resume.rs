@@ -42,7 +42,9 @@ impl<D: Datapath> Core<D> {
         self.believe_what_was_known();
         let moving = self.placement.services().map(|(_, placed)| placed.moving()).sum::<usize>();
         let count = self.placement.services().count();
-        tracing::info!("going on with the tables of a daemon before: {count} services, {moving} slots on the move");
+        tracing::info!(
+            "going on with the tables of a daemon before: {count} services, {moving} slots on the move"
+        );
     }
 
     /// A backend that is out of service has to pass its checks, one that is in service to fail them.

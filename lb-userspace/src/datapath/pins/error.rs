@@ -63,7 +63,11 @@ pub enum PinsError {
 
 impl PinsError {
     /// The system's reason not to do something with a path.
-    pub(in crate::datapath) fn system(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+    pub(in crate::datapath) fn system(
+        action: &'static str,
+        path: &Path,
+        source: impl Into<io::Error>,
+    ) -> Self {
         let (path, source) = (path.to_owned(), source.into());
         if source.kind() == io::ErrorKind::ReadOnlyFilesystem {
             return Self::ReadOnly { mount: mount_for(&path), path };

@@ -47,7 +47,11 @@ pub(super) fn pinned(directory: &Path) -> Result<Vec<PinnedLinkFacts>, PinsError
 impl Pins {
     /// Brings the program to all interfaces: where a link is pinned by replacing the program before it, which no packet
     /// notices. If one refuses, those that had no program have none again.
-    pub(crate) fn attach(&self, program: &mut Xdp, interfaces: &[(String, u32)]) -> Result<Vec<Attachment>, AttachError> {
+    pub(crate) fn attach(
+        &self,
+        program: &mut Xdp,
+        interfaces: &[(String, u32)],
+    ) -> Result<Vec<Attachment>, AttachError> {
         let directory = self.links_directory();
         make(&directory)?;
         let links = self.links()?;
@@ -77,7 +81,12 @@ impl Pins {
     }
 
     /// Detaches from interfaces that are not wanted any more, and removes all that nothing needs now.
-    pub(crate) fn tidy(&self, plan: &Plan, program: u32, interfaces: &[(String, u32)]) -> Result<(), PinsError> {
+    pub(crate) fn tidy(
+        &self,
+        plan: &Plan,
+        program: u32,
+        interfaces: &[(String, u32)],
+    ) -> Result<(), PinsError> {
         for link in self.links()? {
             if !interfaces.iter().any(|(name, _)| *name == link.interface) {
                 remove(&link.path)?;

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 use lb_common::hash::HashKey;
 
-use self::error::mount_for;
 pub use self::error::PinsError;
+use self::error::mount_for;
 pub(crate) use self::links::PinnedLinkFacts;
 use self::lock::{Lock, Locked};
 pub(crate) use self::tables::Plan;
@@ -49,7 +49,8 @@ impl Pins {
     pub fn open(root: &Path) -> Result<Self, PinsError> {
         let existing = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
         // What is below the file system's root may be on it without having been there a moment ago.
-        let kind = rustix::fs::statfs(existing).map_err(|error| PinsError::system("look at", existing, error))?;
+        let kind =
+            rustix::fs::statfs(existing).map_err(|error| PinsError::system("look at", existing, error))?;
         if kind.f_type as u64 & 0xffff_ffff != BPF_FS_MAGIC {
             return Err(PinsError::NoBpfFs { path: root.to_owned(), mount: mount_for(root) });
         }
@@ -64,6 +65,11 @@ impl Pins {
                 return Ok(Self { root: root.to_owned(), _lock: lock });
             }
         }
+    }
+
+    /// The directory.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// What a daemon with this key and need of room goes on with, or begins.
@@ -116,10 +122,11 @@ impl<'p> Glance<'p> {
     }
 
     /// The program that was pinned last, of all.
-    pub(crate) fn newest_program(self) -> Option<(u32, PathBuf)> {
+    pub(crate) fn newest_program(self) -> Option<PathBuf> {
         let sets = tables::sets(self.root).ok()?;
-        let programs = sets.iter().flat_map(|set| set.programs.iter().map(|id| (*id, set.program(*id).join("balance"))));
-        programs.max_by_key(|(id, _)| *id)
+        // The kernel counts programs upwards.
+        let newest = sets.iter().flat_map(|set| &set.programs).max()?;
+        self.program(*newest)
     }
 }
 
@@ -139,7 +146,8 @@ fn names(path: &Path) -> Result<Vec<String>, PinsError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(failed(error)),
         Ok(entries) => {
-            let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+            let name =
+                |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
             entries.map(name).collect::<io::Result<_>>().map_err(failed)
         }
     }
@@ -148,7 +156,9 @@ fn names(path: &Path) -> Result<Vec<String>, PinsError> {
 /// Removes a directory with everything in it, if it is there.
 fn remove_all(path: &Path) -> Result<(), PinsError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PinsError::system("remove", path, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(PinsError::system("remove", path, error))
+        }
         _ => Ok(()),
     }
 }
@@ -156,7 +166,9 @@ fn remove_all(path: &Path) -> Result<(), PinsError> {
 impl Lock {
     /// Whether the path still leads to the directory that is locked.
     fn is_of(&self, path: &Path) -> bool {
-        let same = |(ours, there): (fs::Metadata, fs::Metadata)| (ours.dev(), ours.ino()) == (there.dev(), there.ino());
+        let same = |(ours, there): (fs::Metadata, fs::Metadata)| {
+            (ours.dev(), ours.ino()) == (there.dev(), there.ino())
+        };
         self.metadata().ok().zip(fs::metadata(path).ok()).is_some_and(same)
     }
 }

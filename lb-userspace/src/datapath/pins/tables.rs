@@ -80,7 +80,8 @@ pub(super) fn plan(
     let kind = format!("tables-{FORMAT}-{:08x}-", digest(bytemuck::bytes_of(key)));
     let mut found: Vec<(Set, Capacity)> = Vec::new();
     for set in sets(root)? {
-        let capacity = capacity_of(&set.directory).filter(|_| set.name.starts_with(&kind) && !set.programs.is_empty());
+        let capacity =
+            capacity_of(&set.directory).filter(|_| set.name.starts_with(&kind) && !set.programs.is_empty());
         match capacity {
             Some(capacity) => found.push((set, capacity)),
             // What no link leads to, and is of no use, is in the way.
@@ -186,7 +187,9 @@ fn check(directory: &Path, capacity: &Capacity) -> Result<(), PinsError> {
     let present = names(directory)?;
     for map in kept_maps().filter(|map| present.iter().any(|name| name == map.name)) {
         let path = directory.join(map.name);
-        let Some(expected) = object.maps.get(map.name).map(|inside| expected(inside, map, capacity)) else { continue };
+        let Some(expected) = object.maps.get(map.name).map(|inside| expected(inside, map, capacity)) else {
+            continue;
+        };
         let info = MapInfo::from_pin(&path);
         let found = info.ok().and_then(|info| {
             let kind = info.map_type().ok()? as u32;

@@ -28,6 +28,8 @@ pub(super) struct World {
     members: [[Member; BACKENDS as usize]; SERVICES.len()],
     lost: BTreeSet<u8>,
     since_sweep: u64,
+    /// Stores that the daemon does not survive when it is next at work, if any.
+    pub(super) kill_after: Option<usize>,
 }
 
 impl World {
@@ -62,7 +64,7 @@ impl World {
         for of_service in &mut members {
             of_service[..2].fill(Member { present: true, ..Member::default() });
         }
-        let mut world = Self { core, members, lost: BTreeSet::new(), since_sweep: 0 };
+        let mut world = Self { core, members, lost: BTreeSet::new(), since_sweep: 0, kill_after: None };
         world.look_around();
         world
     }
@@ -96,7 +98,41 @@ impl World {
     }
 
     fn change(&mut self, change: Change) {
-        self.with_deaths(|world| world.core.change(change)).unwrap();
+        self.with_deaths(|world| {
+            let wanted = edits::edited(&world.core.services, change.clone()).unwrap().0;
+            world.mortally(|core| core.change(change).map(drop).map_err(drop), wanted);
+        });
+    }
+
+    /// Does something with a daemon that may be killed meanwhile, and is followed by one that wants these services.
+    fn mortally(&mut self, act: impl FnOnce(&mut Core<Racing>) -> Result<(), ()>, wanted: Services) {
+        self.tables().life = self.kill_after.take();
+        let done = act(&mut self.core);
+        let killed = std::mem::take(&mut self.tables().life) == Some(0);
+        assert!(done.is_ok() || killed);
+        if killed {
+            self.restart_for(wanted);
+        }
+    }
+
+    /// The daemon ends, however that is, and another one takes its place.
+    pub(super) fn restart(&mut self) {
+        let before = self.tables().inner.words();
+        let moving = self.core.has_moving_slots();
+        let services = self.core.services.clone();
+        self.restart_for(services);
+        assert_eq!(self.core.has_moving_slots(), moving);
+        assert!(self.tables().inner.words() == before, "there was nothing to store");
+    }
+
+    fn restart_for(&mut self, services: Services) {
+        let nothing =
+            Capacity { slots: 16, backends: 1, flow_sets: 1, service_entries: 1, ..self.tables().capacity() };
+        let nobody = Core::new(Racing::new(MemoryDatapath::new(hash_key([0; 16]), nothing, &[]), 0, 1));
+        let Core { datapath, next_hops, .. } = std::mem::replace(&mut self.core, nobody);
+        self.core = Core::resume(datapath, services.clone());
+        self.core.set_next_hops(next_hops).unwrap();
+        self.core.start_with(Lists::default(), services).unwrap();
     }
 
     /// Adds a backend, or puts it back to work.
@@ -139,8 +175,14 @@ impl World {
             let endpoint = member_backend(service, last, 0).endpoint;
             let target = CheckTarget { service: SERVICES[service].0.to_owned(), endpoint };
             let report = || CheckReport { target: target.clone(), ..checked(last, passes) };
-            let reports = (0..3).map(|_| report()).collect();
-            self.with_deaths(|world| world.core.record(reports)).unwrap();
+            let reports: Vec<_> = (0..3).map(|_| report()).collect();
+            let services = self.core.services.clone();
+            self.with_deaths(|world| {
+                world.mortally(|core| core.record(reports).map_err(drop), services);
+                let again =
+                    (0..3).map(|_| CheckReport { target: target.clone(), ..checked(last, passes) }).collect();
+                world.core.record(again).unwrap();
+            });
         }
     }
 
@@ -249,6 +291,12 @@ impl World {
             }
         }
         mistakes
+    }
+
+    /// The janitor comes by.
+    pub(super) fn sweep(&mut self) {
+        let services = self.core.services.clone();
+        self.mortally(|core| core.sweep().map_err(drop), services);
     }
 
     /// The backend to which the service's Maglev table sends a flow, live or not.
