@@ -60,3 +60,106 @@ pub struct LimiterOwner {
 
 const _: () = assert!(size_of::<BackendOwner>() == 56 && size_of::<ServiceOwner>() == 40);
 const _: () = assert!(size_of::<LimiterOwner>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::string::String;
+    use std::vec;
+
+    use super::*;
+    use crate::flow::{Entry, FlowLines, Stage, Tick, set_of};
+    use crate::hash::{HashKey, scale};
+    use crate::layout::*;
+    use crate::limiter::rule::Rule;
+    use crate::slot::{BackendId, Slot};
+    use crate::verdict::{AnswerReason, DropReason, PassReason};
+    use crate::wire::{Ipv4Address, Ports};
+
+    /// Where the fields of a type are, which have to be all of them.
+    macro_rules! layout {
+        ($type:ident { $($field:ident),* $(,)? }) => {{
+            let $type { $($field: _),* } = $type::zeroed();
+            let fields = [$(format!("{}@{}", stringify!($field), core::mem::offset_of!($type, $field))),*];
+            format!("{} {}: {}\n", stringify!($type), size_of::<$type>(), fields.join(" "))
+        }};
+    }
+
+    fn layouts() -> String {
+        let lines = [
+            layout!(VipSet { low, high, region }),
+            layout!(ServiceEntry {
+                key,
+                id,
+                slot_base,
+                slot_count,
+                backend_base,
+                flags,
+                limiters,
+                spare,
+                vip,
+                vip_port,
+                reserved
+            }),
+            layout!(LimiterRows { first, count }),
+            layout!(LimiterEntry { rule, mask, first_set, set_count, salt, counters, flags, reserved }),
+            layout!(BackendEntry { macs, flags, mtu, ifindex, outer_sum, outer, entropy, port, reserved }),
+            layout!(InterfaceEntry { mac, known, index, reserved }),
+            layout!(Forwarded { packets, bytes, new_flows }),
+            layout!(Withheld { limited, dropped }),
+            layout!(LimiterCounts { admitted, over, unmarked, contended }),
+            layout!(FlowCounts { known, added, evicted, contended }),
+            layout!(BackendOwner { service, address, port, any_port, base, carried }),
+            layout!(ServiceOwner { name, backends, slots, retired }),
+            layout!(LimiterOwner { name, salt, meaning }),
+        ];
+        lines.concat()
+            + &format!(
+                "Rule {} FlowLines {} BucketWords {}\n",
+                size_of::<Rule>(),
+                size_of::<FlowLines>(),
+                size_of::<BucketWords>()
+            )
+    }
+
+    /// What some words mean, by example.
+    fn meanings() -> String {
+        let [one, two] = [1, 2].map(|number| BackendId::try_new(number).unwrap());
+        let key = HashKey::from_random(
+            [1, 2, 3, 4, 5, 6, 7, 8].map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        );
+        let addresses = key.ipv4(Ipv4Address::new([192, 0, 2, 1]), Ipv4Address::new([192, 0, 2, 2]));
+        let hash = key.flow(addresses, Ports::new(1024, 80), 6);
+        let entry = Entry::new(hash, Stage::Confirmed, two, Tick::from_ns(5 << 30)).word();
+        let region = Region::new(64, 3, 9).announced();
+        let words = vec![
+            u64::from(Slot::moving(one, two).word()),
+            hash,
+            u64::from(scale(hash, 65_537)),
+            u64::from(set_of(hash, 1 << 17)),
+            entry,
+            region.word(),
+            u64::from(region.index(ServiceKey::new(6, 443))),
+            u64::from(VipKey::v4(Ipv4Address::new([192, 0, 2, 1])).set()),
+            key.source([1, 2], 3),
+        ];
+        words.iter().map(|word| format!("{word:x}\n")).collect()
+    }
+
+    /// The counters of reasons, in their order.
+    fn reasons() -> String {
+        let passes = PassReason::ALL.iter().map(|reason| (reason.counter(), reason.label()));
+        let drops = DropReason::ALL.iter().map(|reason| (reason.counter(), reason.label()));
+        let answers = AnswerReason::ALL.iter().map(|reason| (reason.counter(), reason.label()));
+        let reasons = passes.chain(drops).chain(answers);
+        reasons.map(|(counter, label)| format!("{counter} {label}\n")).collect()
+    }
+
+    /// A daemon may find the tables of any other of the same format: they have to mean the same to both.
+    #[test]
+    fn another_layout_is_another_format() {
+        let known = include_str!("owner/format.txt");
+        let now = format!("format {FORMAT}\n{}{}{}", layouts(), meanings(), reasons());
+        assert!(now == known, "raise FORMAT, and then let owner/format.txt say:\n{now}");
+    }
+}

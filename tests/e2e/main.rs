@@ -18,8 +18,10 @@ mod options;
 mod plumbing;
 mod refusals;
 mod sizes;
+mod states;
 mod survive;
 mod ways;
+mod zero_loss;
 
 use std::process::ExitCode;
 
@@ -46,12 +48,14 @@ fn main() -> ExitCode {
         failures::cases(),
         flows::cases(),
         changes::cases(),
+        states::cases(),
         limits::cases(),
         lists::cases(),
         lifecycle::cases(),
         survive::cases(),
         refusals::cases(),
         demo::cases(),
+        zero_loss::cases(),
         bench::cases(),
     ];
     let trials = cases.into_iter().flatten().map(trial).collect();
