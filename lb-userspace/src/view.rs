@@ -1,5 +1,6 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
+mod limited;
 mod lists;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use crate::model::{
     Action, AdminState, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions, Weight,
 };
 
+pub use self::limited::{LimitedSource, LimitedView, SamplesView};
 pub use self::lists::{ListsView, PrefixList};
 
 /// The daemon as a whole: `GET /v1/status`.
@@ -32,6 +34,8 @@ pub struct Status {
     pub flows: FlowsView,
     /// How full the deny and the allow list are.
     pub lists: ListsView,
+    /// What became of the samples of packets over limits.
+    pub limiter_samples: SamplesView,
     /// What is not well, a sentence each; empty when all is well.
     pub warnings: Vec<String>,
 }

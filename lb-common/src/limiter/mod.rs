@@ -8,6 +8,7 @@
 //! into [`Sets`] within which all words are of one kind. Which a limiter uses is in its [`LimiterEntry`]; [`ask`] asks it.
 
 pub mod rule;
+pub mod sample;
 
 use core::cell::Cell;
 
@@ -240,7 +241,7 @@ impl<'t, B> Charge<B> {
     }
 }
 
-/// Counts what came of it, and rules.
+/// Counts what came of it, tells of whoever is over the limit, and rules.
 #[inline(always)]
 fn conclude<T: Tables>(tables: &T, limiter: &LimiterEntry, asker: &Asker, admission: Admission) -> Ruling {
     let (event, ruling) = match admission {
@@ -252,6 +253,9 @@ fn conclude<T: Tables>(tables: &T, limiter: &LimiterEntry, asker: &Asker, admiss
         Admission::Limited => (LimiterEvent::Over, Ruling::Mark),
     };
     tables.count_limiter(limiter.counters, event);
+    if admission == Admission::Limited {
+        tables.over(limiter.salt, limiter.masked(asker.source));
+    }
     ruling
 }
 

@@ -11,7 +11,10 @@ use super::{Control, bind, serve};
 use crate::config::{limit_keys, packets_per_source};
 use crate::controller::{Change, ChangeError, ControllerGone, ListChange};
 use crate::model::{Action, Limit, ListName};
-use crate::view::{Applied, BackendView, FlowsView, LimitView, ListsView, PrefixList, Status};
+use crate::view::{
+    Applied, BackendView, FlowsView, LimitView, LimitedSource, LimitedView, ListsView, PrefixList,
+    SamplesView, Status,
+};
 
 /// Knows the service `web` without backends, refuses to drain, and remembers what it was asked. One prefix is denied.
 #[derive(Clone, Default)]
@@ -38,6 +41,7 @@ impl Control for Double {
             services: Vec::new(),
             flows: FlowsView::default(),
             lists: ListsView::default(),
+            limiter_samples: SamplesView { told: 40, lost: 2 },
             warnings: Vec::new(),
         })
     }
@@ -61,6 +65,27 @@ impl Control for Double {
             contended: 1,
             admitted: 1_500,
         }])
+    }
+
+    async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError> {
+        service.map_or(Ok(()), check_service)?;
+        let one = |source: &str, packets_per_second, uncertainty| LimitedSource {
+            source: Some(source.to_owned()),
+            packets_per_second,
+            uncertainty,
+            service: Some("web".to_owned()),
+            limiter: "source-packets".to_owned(),
+            action: Action::Drop,
+        };
+        let sources = [one("198.51.100.7", 1204.5, 20.25), one("2001:db8::/64", 0.25, 0.0)];
+        Ok(LimitedView {
+            seconds: 15.0,
+            packets_per_second: 1204.75,
+            samples: 40,
+            samples_lost: 2,
+            sources_total: 2,
+            sources: sources.into_iter().take(most).collect(),
+        })
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

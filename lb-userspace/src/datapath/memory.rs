@@ -7,8 +7,10 @@ use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
 use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
-    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet, Withheld,
+    MAX_INTERFACES, OVER_SAMPLES_ROOM, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet,
+    Withheld,
 };
+use lb_common::limiter::sample::{LANES, OverSample, Sampler};
 use lb_common::limiter::{LimiterEvent, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
@@ -16,7 +18,7 @@ use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
 
 use super::lists::MemoryList;
-use super::{Capacity, Datapath, ListEntry, Store, Table, TableError, settings};
+use super::{Capacity, Datapath, ListEntry, SampleCounts, Store, Table, TableError, settings};
 
 /// Tables, counters and a clock that stands still until it is set.
 #[derive(Clone)]
@@ -38,6 +40,8 @@ pub struct MemoryDatapath {
     forwarded: RefCell<Vec<Forwarded>>,
     withheld: RefCell<Vec<Withheld>>,
     limiter_counts: RefCell<Vec<LimiterCounts>>,
+    samplers: [Cell<Sampler>; LANES as usize],
+    over_samples: RefCell<Vec<OverSample>>,
     reasons: RefCell<Vec<u64>>,
     now: Cell<u64>,
 }
@@ -67,6 +71,8 @@ impl MemoryDatapath {
             forwarded: RefCell::new(zeros(capacity.backends)),
             withheld: RefCell::new(zeros(capacity.services)),
             limiter_counts: RefCell::new(zeros(capacity.limiters)),
+            samplers: <[Cell<Sampler>; LANES as usize]>::default(),
+            over_samples: RefCell::default(),
             reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
             now: Cell::new(1),
         }
@@ -173,6 +179,15 @@ impl Datapath for MemoryDatapath {
         counts.ok_or_else(|| missing("limiter counts", row as usize))
     }
 
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        self.over_samples.take()
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        let counts = self.samplers.iter().map(Cell::get);
+        Ok(counts.fold(SampleCounts::default(), SampleCounts::and))
+    }
+
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {
         Ok(self.flow_counts.get())
     }
@@ -265,6 +280,27 @@ impl Tables for MemoryDatapath {
     fn count_limiter(&self, row: u32, event: LimiterEvent) {
         if let Some(counts) = self.limiter_counts.borrow_mut().get_mut(row as usize) {
             counts.count(event);
+        }
+    }
+
+    fn meet_over(&self, lane: u32, period: u32) -> u32 {
+        let Some(sampler) = self.samplers.get(lane as usize) else { return 0 };
+        let mut changed = sampler.get();
+        let weight = changed.meet(period, &self.settings.hash_key);
+        sampler.set(changed);
+        weight
+    }
+
+    fn tell_over(&self, lane: u32, sample: &OverSample) {
+        let mut samples = self.over_samples.borrow_mut();
+        let told = samples.len() < OVER_SAMPLES_ROOM;
+        if told {
+            samples.push(*sample);
+        }
+        if let Some(sampler) = self.samplers.get(lane as usize) {
+            let mut counted = sampler.get();
+            counted.count(told);
+            sampler.set(counted);
         }
     }
 
