@@ -2,7 +2,8 @@
 
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![expect(internal_features, reason = "the BPF target has atomic additions as an intrinsic only")]
 
 mod packet;
 mod panic;

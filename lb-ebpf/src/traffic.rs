@@ -1,6 +1,7 @@
 //! Traffic for the measuring harness: a program that makes it, one that reflects it, one that counts it.
 
-use core::ptr::{addr_of, read_volatile};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::ptr::{addr_of, addr_of_mut, read_volatile};
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::Array;
@@ -94,6 +95,19 @@ fn count(context: XdpContext) -> u32 {
         receipt.clock[(receipt.received / LOOK_EVERY) as usize % LOOKS] = unsafe { bpf_ktime_get_ns() };
     }
     receipt.received += 1;
+    XDP_DROP
+}
+
+/// The same, wherever packets arrive: by several interfaces, which several CPUs empty.
+#[xdp]
+fn tally(context: XdpContext) -> u32 {
+    let Some(receipt) = RECEIPT.get_ptr_mut(0) else { return XDP_ABORTED };
+    // SAFETY: what is expected changes only between streams, and of the rest only `received`, which is reached by its address.
+    if !is_expected(&XdpPacket::new(context), unsafe { &*receipt }) {
+        return XDP_PASS;
+    }
+    // SAFETY: the map's value is aligned, and everybody who adds to it at this time does so in one step.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*receipt).received), 1) };
     XDP_DROP
 }
 

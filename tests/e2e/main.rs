@@ -19,6 +19,7 @@ mod plumbing;
 mod refusals;
 mod sizes;
 mod ways;
+mod zero_loss;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         refusals::cases(),
         demo::cases(),
+        zero_loss::cases(),
         bench::cases(),
     ];
     let trials = cases.into_iter().flatten().map(trial).collect();

@@ -14,4 +14,5 @@ pub mod process;
 pub mod servers;
 pub mod site;
 pub mod tools;
+pub mod traffic;
 pub mod wait;

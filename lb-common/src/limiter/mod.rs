@@ -108,7 +108,7 @@ pub enum Admission {
 
 /// Charges `units` units of the source that hashes to `hash` to its bucket in `set`.
 ///
-/// The tag is the lower 16 bits of the hash; the caller chose the set by the upper ones.
+/// The tag is the lower 16 bits of the hash, but never 0; the caller chose the set by the upper ones.
 #[inline(always)]
 pub fn charge<S: BucketSet>(set: &S, hash: u64, now: u64, rule: &Rule, units: u64) -> Admission {
     for _ in 0..ATTEMPTS {
@@ -122,7 +122,9 @@ pub fn charge<S: BucketSet>(set: &S, hash: u64, now: u64, rule: &Rule, units: u6
 /// [`charge`] with one attempt: `None` if another CPU changed the bucket in the meantime.
 #[inline(always)]
 fn charge_once<S: BucketSet>(set: &S, hash: u64, now: u64, rule: &Rule, units: u64) -> Option<Admission> {
-    let (way, old, start) = find(set, hash << STATE_BITS, now, rule);
+    // An unused word has the tag 0, and says nothing whatever the time.
+    let tag = (hash << STATE_BITS).max(1 << STATE_BITS);
+    let (way, old, start) = find(set, tag, now, rule);
     if way == WAYS {
         return Some(Admission::Contended);
     }
@@ -304,7 +306,9 @@ mod tests {
     fn an_unused_array_is_vacant_at_any_time() {
         // Just before the 48 bits wrap, a time of zero would lie in the near future.
         let now = (1 << STATE_BITS) - 5;
-        assert_eq!(charge(&Set::default(), 7, now, &bucket(1, 1), 1), Admission::Admitted);
+        for hash in [7, 0] {
+            assert_eq!(charge(&Set::default(), hash, now, &bucket(1, 1), 1), Admission::Admitted);
+        }
     }
 
     #[test]

@@ -332,13 +332,17 @@ mod tests {
     /// Windows' lengths are exact to 2^-24: moments up to here fall into the windows that division finds.
     const EXACT: u64 = (1 << 40) - 1;
 
+    /// Any moment, and often one shortly before moments wrap.
     fn moment() -> impl Strategy<Value = u64> {
-        any::<u64>().prop_map(|n| n >> 8)
+        prop_oneof![
+            any::<u64>().prop_map(|n| n >> 8),
+            (1..HORIZON_NS).prop_map(|left| (1 << STATE_BITS) - left)
+        ]
     }
 
-    /// Runs a rule over arrivals, moments after the last and units each: what it admitted, with the moments.
+    /// Runs a rule over arrivals of a new source, moments after the last and units each: what it admitted, with the moments.
     fn run(rule: &Rule, start: u64, arrivals: &[(u64, u64)]) -> Vec<(u64, u64, bool)> {
-        let (mut word, mut now) = (0, start);
+        let (mut word, mut now) = (rule.idle_state(start), start);
         let step = |&(gap, units): &(u64, u64)| {
             now += gap;
             let admitted = rule.admit(word, now, units);
@@ -488,7 +492,7 @@ mod tests {
             let (rule, now) = (rules[kind].unwrap(), now.max(back));
             let spent = run(&rule, now, &[(0, 1); 7]);
             prop_assert!(spent.iter().all(|(.., admitted)| *admitted));
-            let word = (0..7).fold(0, |word, _| rule.admit(word, now, 1).unwrap());
+            let word = (0..7).fold(rule.idle_state(now), |word, _| rule.admit(word, now, 1).unwrap());
             prop_assert_eq!(rule.admit(word, now - back, 1), None);
         }
     }

@@ -134,7 +134,7 @@ fn image(datapath: &KernelDatapath, services: &Services, hops: &BTreeMap<IpAddr,
     Ok(render(&place(datapath, services)?, services, |address| hops.get(&address)))
 }
 
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = figures.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)

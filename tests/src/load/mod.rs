@@ -1,6 +1,7 @@
 //! Clients: requests at a rate, a connection that stays open, a bounded flood. All of them end by themselves.
 
 mod bulk;
+mod counted;
 mod flood;
 mod held;
 mod http;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 pub use bulk::echoes_much;
+pub use counted::{Counted, CountedStream, Tally};
 pub use flood::{Flood, FloodReport, Running};
 pub use held::{Held, allow_many_files};
 pub use http::{KeepAlive, get, requests};

@@ -12,8 +12,8 @@ use lb_userspace::placement::Services;
 
 use super::super::{cases, image, key};
 use super::network::{Link, Network};
-use super::traffic::{Route, Traffic};
 use crate::process;
+use crate::traffic::{Route, Traffic};
 
 /// How long the `nft` command may take.
 const PATIENCE: Duration = Duration::from_secs(10);

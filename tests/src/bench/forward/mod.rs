@@ -6,7 +6,6 @@
 mod contenders;
 mod cpus;
 mod network;
-mod traffic;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,9 +19,9 @@ use serde::Serialize;
 use super::{Machine, median, write_json};
 use crate::interrupt;
 
+use crate::traffic::{Passage, Route, Traffic};
 use contenders::Contender;
 use network::{Link, Network};
-use traffic::{Passage, Route, Traffic};
 
 /// Rounds in which every contender gets a stream. The machine's speed changes between rounds, hardly within one.
 const ROUNDS: u32 = 9;

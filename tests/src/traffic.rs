@@ -16,8 +16,7 @@ use lb_common::wire::{
 };
 use lb_userspace::datapath::BENCH_OBJECT;
 
-use super::super::median;
-use super::network::Mac as MacBytes;
+use crate::bench::median;
 use crate::interrupt;
 
 /// Packets under way at one time. A veth's queue has 256 places (`VETH_RING_SIZE` of `drivers/net/veth.c`), of which its
@@ -48,30 +47,32 @@ const RECEIPT_WORDS: usize = size_of::<Receipt>() / size_of::<u64>();
 
 /// Where a stream enters the network, and as what it is to arrive.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Route {
+pub struct Route {
     /// Interface of the generator that sends it.
-    pub(super) ifindex: u32,
+    pub ifindex: u32,
     /// MAC addresses of that interface and of the balancer's end of the link.
-    pub(super) macs: [MacBytes; 2],
+    pub macs: [[u8; 6]; 2],
     /// The address it is for.
-    pub(super) vip: Ipv4Addr,
+    pub vip: Ipv4Addr,
     /// The address in the outermost header when it arrives, and how many of its bits matter.
-    pub(super) arrives_at: (Ipv4Addr, u32),
+    pub arrives_at: (Ipv4Addr, u32),
 }
 
 /// What became of one stream.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Passage {
-    pub(super) sent: u64,
-    pub(super) received: u64,
+pub struct Passage {
+    /// Packets that left.
+    pub sent: u64,
+    /// Packets that arrived.
+    pub received: u64,
     /// Nanoseconds from packet to packet: the median over stretches of [`LOOK_EVERY`]. None if too few arrived.
-    pub(super) interval_ns: Option<f64>,
+    pub interval_ns: Option<f64>,
     /// How long it took, all in all.
-    pub(super) took: Duration,
+    pub took: Duration,
 }
 
 /// The programs that make, reflect and count traffic, loaded.
-pub(super) struct Traffic {
+pub struct Traffic {
     ebpf: Ebpf,
     stream: Array<MapData, [u64; STREAM_WORDS]>,
     receipt: Array<MapData, [u64; RECEIPT_WORDS]>,
@@ -79,9 +80,9 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Loads the programs; they are attached nowhere yet.
-    pub(super) fn load() -> Result<Self> {
+    pub fn load() -> Result<Self> {
         let mut ebpf = EbpfLoader::new().load(BENCH_OBJECT).context("the kernel refused the harness")?;
-        for name in ["generate", "reflect", "count"] {
+        for name in ["generate", "reflect", "count", "tally"] {
             program(&mut ebpf, name)?.load().with_context(|| format!("the kernel refused {name}"))?;
         }
         let stream = ebpf.take_map("STREAM").context("no STREAM")?.try_into()?;
@@ -90,7 +91,7 @@ impl Traffic {
     }
 
     /// Attaches one of the programs to an interface of the calling thread's namespace, for as long as this value lives.
-    pub(super) fn attach(&mut self, name: &str, ifindex: u32) -> Result<()> {
+    pub fn attach(&mut self, name: &str, ifindex: u32) -> Result<()> {
         let attached = program(&mut self.ebpf, name)?.attach_to_if_index(ifindex, XdpMode::Driver);
         attached.with_context(|| format!("cannot attach {name}"))?;
         Ok(())
@@ -98,7 +99,7 @@ impl Traffic {
 
     /// Sends a stream from the calling thread, on its CPU and in its namespace. In each of `turns` turns the generator sends
     /// a packet or waits for others to arrive.
-    pub(super) fn pass(&mut self, route: &Route, turns: u32) -> Result<Passage> {
+    pub fn pass(&mut self, route: &Route, turns: u32) -> Result<Passage> {
         self.stream.set(0, bytemuck::cast::<Stream, [u64; STREAM_WORDS]>(route.stream()), 0)?;
         self.receipt.set(0, bytemuck::cast::<Receipt, [u64; RECEIPT_WORDS]>(route.receipt()), 0)?;
         let begun = Instant::now();

@@ -1,0 +1,135 @@
+//! Not one packet is lost and not one connection broken, whatever is done to the balancer.
+//!
+//! A stream of [`RATE`] packets a second, each counted when it leaves and when it arrives, and connections that ask all the
+//! time, run through everything. What arrives of the stream is counted in the drivers of the backends' interfaces.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::daemon::{Config, Service};
+use lb_tests::load::{Counted, CountedStream, Held, Tally};
+use lb_tests::net::{Node, VIP4, VIP6};
+use lb_tests::servers::ECHO_PORT;
+use lb_tests::site::Site;
+use lb_tests::tools::Tools;
+use lb_userspace::model::Protocol;
+
+use crate::cases::{Case, cases};
+
+/// Packets a second.
+const RATE: u64 = 200_000;
+/// Connections that are open from the beginning to the end.
+const CONNECTIONS: usize = 200;
+/// Of which so many ask after each step.
+const ASKING: usize = 20;
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["zero_loss":
+        two_hundred_changes,
+    ]
+}
+
+/// A balancer at work, and everybody who would notice.
+struct Trial {
+    site: Site,
+    stream: Counted,
+    connections: Vec<Held>,
+    asked: usize,
+    begun: Instant,
+    steps: Vec<(Instant, String)>,
+}
+
+fn flood() -> Service {
+    Service::new("flood", (VIP4, 80).into(), Protocol::Udp)
+}
+
+fn held() -> Service {
+    Service::new("held", (VIP6, ECHO_PORT).into(), Protocol::Tcp)
+}
+
+/// Two backends that stay for as long as they have connections; the third comes and goes.
+fn config() -> Config {
+    let stay = [Node::Backend(1), Node::Backend(2)];
+    Config::new(vec![flood(), held().only(&stay)])
+}
+
+impl Trial {
+    fn begin(tools: Tools) -> Result<Self> {
+        let site = Site::with_daemon(tools, &config())?;
+        let connections = Held::open_many(&site.client(2), (VIP6, ECHO_PORT).into(), CONNECTIONS)?;
+        let stream = CountedStream { vip: VIP4, rate: RATE }.start(&site.lab, Node::Client(1))?;
+        let begun = Instant::now();
+        Ok(Self { site, stream, connections, asked: 0, begun, steps: Vec::new() })
+    }
+
+    /// One step, after which some of the connections ask.
+    fn step(&mut self, what: &str, deed: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
+        self.steps.push((Instant::now(), what.to_owned()));
+        deed(&mut self.site).with_context(|| what.to_owned())?;
+        for _ in 0..ASKING {
+            let count = self.connections.len();
+            let connection = &mut self.connections[self.asked % count];
+            connection.ask().with_context(|| format!("a connection broke: {what}"))?;
+            self.asked += 1;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream. Every packet has arrived, and every connection still answers.
+    fn end(mut self) -> Result<()> {
+        for connection in &mut self.connections {
+            connection.ask().context("a connection broke")?;
+        }
+        let tally = self.stream.finish()?;
+        let Tally { sent, received, ref losses, took } = tally;
+        let told: Vec<String> = losses
+            .iter()
+            .map(|(when, lost)| {
+                let step = self
+                    .steps
+                    .iter()
+                    .rev()
+                    .find(|(since, _)| since <= when)
+                    .map_or("nothing yet", |(_, what)| what);
+                format!("{lost} lost {:?} after the beginning, during or after: {step}", *when - self.begun)
+            })
+            .collect();
+        ensure!(
+            sent == received && losses.is_empty(),
+            "{received} of {sent} packets arrived:\n{}",
+            told.join("\n")
+        );
+        ensure!(tally.rate() > RATE as f64 * 0.9, "only {sent} packets were sent in {took:?}");
+        Ok(())
+    }
+}
+
+fn two_hundred_changes(tools: Tools) -> Result<()> {
+    let mut trial = Trial::begin(tools)?;
+    let newcomer = held().endpoint(Node::Backend(3));
+    let settled = held().endpoint(Node::Backend(1));
+    let [first, second] = [1, 2].map(|number| flood().endpoint(Node::Backend(number)));
+    for round in 0..20 {
+        let weight = (round * 37 % 200 + 1).to_string();
+        let changes: [&[&str]; 10] = [
+            &["add", "held", &newcomer],
+            &["set", "held", &newcomer, "--weight", &weight],
+            &["drain", "held", &settled],
+            &["drain", "flood", &first],
+            &["remove", "flood", &second],
+            &["add", "flood", &second, "--weight", &weight],
+            &["add", "flood", &first],
+            &["set", "flood", &first, "--weight", &weight],
+            &["add", "held", &settled],
+            &["remove", "held", &newcomer],
+        ];
+        for words in changes {
+            let words = [&["backend"], words].concat();
+            trial.step(&format!("round {round}: {}", words.join(" ")), |site| {
+                site.cli()?.succeed(&words).map(drop)
+            })?;
+        }
+    }
+
+    trial.end()
+}

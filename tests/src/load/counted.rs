@@ -1,0 +1,127 @@
+//! A stream of packets through the balancer, each counted where it leaves and where it arrives.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::interrupt;
+use crate::net::{BACKENDS, Lab, Node};
+use crate::traffic::{Passage, Route, Traffic};
+
+/// Packets are sent in a bundle each such time.
+const TICK: Duration = Duration::from_millis(5);
+/// The most packets of one bundle: who fell behind catches up in several.
+const MOST: u64 = 20_000;
+
+/// A stream of UDP packets from many sources to port 80 of a VIP whose service is of mode `dsr-l2`. All that arrives for the
+/// VIP at the backends' interfaces is counted and ends there, so no socket can lose any of it.
+#[derive(Clone, Copy, Debug)]
+pub struct CountedStream {
+    /// Whom it is for. No other traffic may be.
+    pub vip: Ipv4Addr,
+    /// Packets a second, on average since it began.
+    pub rate: u64,
+}
+
+/// What became of a stream.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Packets that left the client.
+    pub sent: u64,
+    /// Packets that arrived at any backend.
+    pub received: u64,
+    /// How long it lasted.
+    pub took: Duration,
+    /// When packets were lost, and how many.
+    pub losses: Vec<(Instant, u64)>,
+}
+
+/// A stream that flows until it is told to end. Dropping it ends it too.
+#[derive(Debug)]
+pub struct Counted {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Result<Tally>>>>,
+}
+
+impl CountedStream {
+    /// Starts the stream from a client, whose interface has an XDP program already.
+    pub fn start(self, lab: &Lab, client: Node) -> Result<Counted> {
+        let mut traffic = Traffic::load()?;
+        for node in BACKENDS {
+            let index = index(lab, node, "eth0")?;
+            lab.namespace(node).run(|| traffic.attach("tally", index))??;
+        }
+        let macs = [mac(lab, client, "eth0")?, mac(lab, Node::Balancer, &client.to_string())?];
+        let ifindex = index(lab, client, "eth0")?;
+        let route = Route { ifindex, macs, vip: self.vip, arrives_at: (self.vip, 32) };
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = lab.namespace(client).spawn(move || self.flow(&mut traffic, &route, &stopped));
+        Ok(Counted { stop, thread: Some(thread) })
+    }
+
+    fn flow(self, traffic: &mut Traffic, route: &Route, stop: &AtomicBool) -> Result<Tally> {
+        let begun = Instant::now();
+        let mut tally = Tally::default();
+        while !stop.load(Ordering::Relaxed) {
+            let due = self.rate * u64::try_from(begun.elapsed().as_micros())? / 1_000_000;
+            let turns = u32::try_from(due.saturating_sub(tally.sent).min(MOST))?;
+            if turns > 0 {
+                tally.add(&traffic.pass(route, turns)?);
+            }
+            interrupt::pause(TICK)?;
+        }
+        tally.took = begun.elapsed();
+        Ok(tally)
+    }
+}
+
+impl Tally {
+    fn add(&mut self, passage: &Passage) {
+        let Passage { sent, received, .. } = *passage;
+        self.sent += sent;
+        self.received += received;
+        if received != sent {
+            self.losses.push((Instant::now(), sent.saturating_sub(received)));
+        }
+    }
+
+    /// Packets a second, on average.
+    pub fn rate(&self) -> f64 {
+        self.sent as f64 / self.took.as_secs_f64()
+    }
+}
+
+impl Counted {
+    /// Ends the stream and tells what became of it.
+    pub fn finish(mut self) -> Result<Tally> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("the stream has ended already")?;
+        thread.join().map_err(|_| anyhow!("the stream panicked"))??
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Whoever drops it has a failure of its own to tell of.
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+fn index(lab: &Lab, node: Node, device: &str) -> Result<u32> {
+    let index = lab.link(node, device)?["ifindex"].as_u64().context("no number")?;
+    Ok(u32::try_from(index)?)
+}
+
+fn mac(lab: &Lab, node: Node, device: &str) -> Result<[u8; 6]> {
+    let link = lab.link(node, device)?;
+    let text = link["address"].as_str().context("no MAC address")?;
+    let bytes: Vec<u8> =
+        text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    bytes.try_into().map_err(|_| anyhow!("{text} is not a MAC address"))
+}
