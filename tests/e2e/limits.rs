@@ -91,7 +91,7 @@ fn who_is_limited_is_named(tools: Tools, target: SocketAddr) -> Result<()> {
     ensure!(one.source.as_ref() == Some(&source) && one.service.as_deref() == Some("echo"), "{one:?}");
     ensure!(one.limiter == "source-packets" && one.action == Action::Drop, "{one:?}");
     // Packets, as the limiter itself has counted them.
-    let over = show(cli, "echo", "source-packets")?.over as f64;
+    let over = f64::from(u32::try_from(show(cli, "echo", "source-packets")?.over)?);
     let (told, uncertain) = (one.packets_per_second * view.seconds, one.uncertainty * view.seconds);
     ensure!((told - over).abs() <= 2.5 * uncertain + 1.0, "{over} were over, {flood:?}: {view:?}");
     ensure!(uncertain < over / 2.0 && view.samples_lost == 0, "{view:?}");

@@ -162,20 +162,20 @@ mod tests {
     /// Sources by turns, in step with any sample that were not drawn at random.
     #[test]
     fn sources_that_take_turns_get_their_shares() {
-        for sources in [2_usize, 3, 8, 64] {
+        for sources in [2_u32, 3, 8, 64] {
             let mut sampler = Sampler::default();
-            let mut packets = vec![0_u64; sources];
+            let mut packets = vec![0_u32; sources as usize];
             let periods = 1000;
             for period in 0..periods {
                 for (number, weight) in weights(&mut sampler, period, 4096).into_iter().enumerate() {
-                    packets[number % sources] += u64::from(weight);
+                    packets[number % sources as usize] += weight;
                 }
             }
-            let share = f64::from(periods) * 4096.0 / sources as f64;
+            let share = f64::from(periods) * 4096.0 / f64::from(sources);
             for told in packets {
                 // No more than the greatest weight for each packet: five standard deviations of so many draws.
                 let error = 5.0 * (share * 256.0).sqrt();
-                assert!((told as f64 - share).abs() < error, "{told} of {share} for one of {sources}");
+                assert!((f64::from(told) - share).abs() < error, "{told} of {share} for one of {sources}");
             }
         }
     }

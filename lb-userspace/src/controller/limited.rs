@@ -93,7 +93,9 @@ impl Limited {
     /// Takes in what was told since the last time; `lost` is the number of all samples that ever were lost.
     pub(super) fn record(&mut self, samples: Vec<OverSample>, lost: u64, now: Instant) {
         self.turn(now);
-        samples.into_iter().for_each(|sample| self.present.add(sample));
+        for sample in samples {
+            self.present.add(sample);
+        }
         self.present.lost += lost.saturating_sub(self.lost);
         self.lost = lost;
     }

@@ -117,7 +117,9 @@ mod tests {
     #[test]
     fn while_there_is_room_counts_are_exact() {
         let mut sketch = SpaceSaving::new(3);
-        [(1, 5), (2, 1), (1, 5), (3, 2)].into_iter().for_each(|(key, weight)| sketch.add(key, weight));
+        for (key, weight) in [(1, 5), (2, 1), (1, 5), (3, 2)] {
+            sketch.add(key, weight);
+        }
         assert_eq!(sketch.estimate(&1), Estimate { count: 10, error: 0, variance: 40 });
         assert_eq!(sketch.estimate(&2), Estimate { count: 1, error: 0, variance: 0 });
         assert_eq!(sketch.estimate(&4), Estimate { count: 1, error: 1, variance: 0 });
