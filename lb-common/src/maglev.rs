@@ -5,8 +5,12 @@
 //! backend gets depends on its identity alone, not on the order in which backends are named, so balancers that know the
 //! same backends build the same table.
 
+use alloc::borrow::Cow;
+use alloc::collections::BinaryHeap;
+use alloc::collections::binary_heap::PeekMut;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use crate::slot::BackendId;
 
@@ -88,6 +92,55 @@ impl Walker {
         }
         turn
     }
+
+    /// Skips the rounds before its next turn, and says how many rounds away that is.
+    fn skip(&mut self, heaviest: u32) -> u32 {
+        let rounds = (heaviest - self.credit).div_ceil(self.weight);
+        self.credit += (rounds - 1) * self.weight;
+        rounds
+    }
+}
+
+/// Whose turn it may be, round by round.
+///
+/// Those of very little weight are asked only when it is their turn: beside a backend of weight 65535, asking a thousand of
+/// weight 1 each time would cost more than all the rest.
+struct Turns {
+    /// Who is asked in each round.
+    often: Vec<usize>,
+    /// The others, each with the round of its next turn.
+    seldom: BinaryHeap<Reverse<(u32, usize)>>,
+    /// Of the others, those whose turn it is in this round.
+    now: Vec<usize>,
+    round: u32,
+}
+
+impl Turns {
+    /// Who has less than this part of the heaviest weight is not asked each time.
+    const SELDOM: u32 = 16;
+
+    fn new(walkers: &[Walker], heaviest: u32) -> Self {
+        let is_light = |number: &usize| walkers[*number].weight < heaviest / Self::SELDOM;
+        let (now, often) = (0..walkers.len()).partition(is_light);
+        Self { often, seldom: BinaryHeap::new(), now, round: 0 }
+    }
+
+    /// The numbers of those who are asked in the next round, in their order.
+    fn next_round(&mut self, walkers: &mut [Walker], heaviest: u32) -> Cow<'_, [usize]> {
+        for number in self.now.drain(..) {
+            self.seldom.push(Reverse((self.round + walkers[number].skip(heaviest), number)));
+        }
+        self.round += 1;
+        while let Some(first) = self.seldom.peek_mut().filter(|first| first.0.0 == self.round) {
+            self.now.push(PeekMut::pop(first).0.1);
+        }
+        if self.now.is_empty() {
+            return Cow::Borrowed(&self.often);
+        }
+        let mut asked = [&self.often[..], &self.now].concat();
+        asked.sort_unstable();
+        Cow::Owned(asked)
+    }
 }
 
 /// The owner of each slot; empty if nobody has any weight.
@@ -100,10 +153,12 @@ pub fn build(candidates: &[Candidate], size: TableSize) -> Vec<BackendId> {
     };
     let mut walkers: Vec<Walker> =
         sorted.into_iter().map(|candidate| Walker::new(candidate, size, heaviest)).collect();
+    let mut turns = Turns::new(&walkers, heaviest);
     let mut slots = vec![None; size as usize];
     let mut free = size;
     while free > 0 {
-        for walker in &mut walkers {
+        for number in &*turns.next_round(&mut walkers, heaviest) {
+            let walker = &mut walkers[*number];
             if free > 0 && walker.turn(heaviest) {
                 claim(&mut slots, walker, size);
                 free -= 1;
@@ -166,6 +221,23 @@ mod tests {
         (0..count).map(|number| candidate(number, 100)).collect()
     }
 
+    /// The table by the rule itself: everybody is asked in each round.
+    fn by_the_rule(candidates: &[Candidate], size: TableSize) -> Vec<BackendId> {
+        let heaviest = candidates.iter().map(|candidate| u32::from(candidate.weight)).max().unwrap();
+        let mut sorted = candidates.to_vec();
+        sorted.sort_unstable_by_key(|candidate| candidate.identity);
+        let mut walkers: Vec<_> = sorted.iter().map(|c| Walker::new(c, size.slots(), heaviest)).collect();
+        let mut slots = vec![None; size.slots() as usize];
+        while slots.contains(&None) {
+            for walker in &mut walkers {
+                if slots.contains(&None) && walker.turn(heaviest) {
+                    claim(&mut slots, walker, size.slots());
+                }
+            }
+        }
+        slots.into_iter().flatten().collect()
+    }
+
     fn count(table: &[BackendId], number: u16) -> u32 {
         table.iter().map(|id| u32::from(id.number() == number)).sum()
     }
@@ -190,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn shares_follow_weights(weights in prop::collection::vec(1u16..1000, 1..40)) {
+        fn shares_follow_weights(weights in prop::collection::vec(prop_oneof![1u16..1000, 1u16..], 1..40)) {
             let some: Vec<_> = weights.iter().zip(0..).map(|(weight, n)| candidate(n, *weight)).collect();
             let table = build(&some, small());
             prop_assert_eq!(table.len(), 4099);
@@ -203,6 +275,27 @@ mod tests {
                 let bound = 1.5 + part * f64::from(u32::try_from(weights.len()).unwrap());
                 let fair = 4099.0 * part;
                 prop_assert!((share - fair).abs() <= bound, "share {share}, fair {fair}, bound {bound}");
+            }
+        }
+
+        #[test]
+        fn whoever_is_asked_seldom_gets_the_same_slots(
+            weights in prop::collection::vec(prop_oneof![1u16..20, 900u16..1000, 1u16..], 1..12),
+        ) {
+            let some: Vec<_> = weights.iter().zip(0..).map(|(weight, n)| candidate(n, *weight)).collect();
+            let size = TableSize::try_new(499).unwrap();
+            prop_assert_eq!(build(&some, size), by_the_rule(&some, size));
+        }
+
+        /// From one to the heaviest: each share is right to a slot, even that of 1 beside 65535.
+        #[test]
+        fn any_two_weights_go_together(one in 1u16.., other in 1u16..) {
+            for (one, other) in [(one, other), (1, other), (1, u16::MAX)] {
+                let table = build(&[candidate(0, one), candidate(1, other)], TableSize::DEFAULT);
+                let (one, other) = (f64::from(one), f64::from(other));
+                let fair = 65_537.0 * one / (one + other);
+                let share = f64::from(count(&table, 0));
+                prop_assert!((share - fair).abs() <= 1.0, "weights {one} and {other}: share {share}, fair {fair}");
             }
         }
 

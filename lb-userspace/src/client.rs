@@ -19,8 +19,8 @@ use crate::config::LimitKeys;
 use crate::controller::ListAction;
 use crate::model::{Endpoint, ListName};
 use crate::view::{
-    AddBackend, Applied, BackendView, LimitView, LimitedView, PrefixList, Problem, ServiceView, SetBackend,
-    Status,
+    AddBackend, Applied, BackendView, DrainBackend, LimitView, LimitedView, PrefixList, Problem, ServiceView,
+    SetBackend, Status,
 };
 
 /// The daemon answers in milliseconds; what takes this long does not come.
@@ -123,9 +123,23 @@ impl Client {
     }
 
     /// Stops new flows to a backend.
-    pub async fn drain_backend(&self, service: &str, endpoint: Endpoint) -> Result<Applied, ClientError> {
-        let path = format!("{}/drain", backend_path(service, endpoint));
-        self.call(Method::POST, &path, None).await
+    pub async fn drain_backend(
+        &self,
+        service: &str,
+        endpoint: Endpoint,
+        drain: &DrainBackend,
+    ) -> Result<Applied, ClientError> {
+        self.send(Method::POST, &format!("{}/drain", backend_path(service, endpoint)), drain).await
+    }
+
+    /// Puts a backend to work.
+    pub async fn ready_backend(&self, service: &str, endpoint: Endpoint) -> Result<Applied, ClientError> {
+        self.call(Method::POST, &format!("{}/ready", backend_path(service, endpoint)), None).await
+    }
+
+    /// Takes a backend out of service.
+    pub async fn retire_backend(&self, service: &str, endpoint: Endpoint) -> Result<Applied, ClientError> {
+        self.call(Method::POST, &format!("{}/maintenance", backend_path(service, endpoint)), None).await
     }
 
     /// The prefixes on a list.

@@ -300,14 +300,21 @@ impl Page {
         let packets = self.counter("lb_backend_packets_total", "Packets forwarded.", &labels)?;
         let bytes = self.counter("lb_backend_bytes_total", "Bytes forwarded.", &labels)?;
         let up = self.gauge("lb_backend_up", "0 if the health checks fail, else 1.", &labels)?;
-        let weight = self.gauge("lb_backend_weight", "Configured weight.", &labels)?;
+        let help = "Weight in force: less than configured during a slow start, 0 without new flows.";
+        let weight = self.gauge("lb_backend_weight", help, &labels)?;
+        let state = self.gauge(
+            "lb_backend_state",
+            "1 for the state that is asked of the backend: ready, drain or maintenance.",
+            &["service", "backend", "state"],
+        )?;
         for (service, backends) in services {
             for backend in backends {
                 let values = [service, &backend.address];
                 packets.with_label_values(&values).inc_by(backend.packets);
                 bytes.with_label_values(&values).inc_by(backend.bytes);
                 up.with_label_values(&values).set(i64::from(backend.health != HealthState::Down));
-                weight.with_label_values(&values).set(i64::from(backend.weight.0));
+                weight.with_label_values(&values).set(i64::from(backend.effective_weight.0));
+                state.with_label_values(&[service, &backend.address, backend.state.word()]).set(1);
             }
         }
         Ok(())
@@ -324,8 +331,8 @@ mod tests {
     use super::*;
     use crate::api::double::Double;
     use crate::config::LimitKeys;
-    use crate::model::{AdminState, ForwardMode, Protocol, Weight};
-    use crate::view::{OptionsView, ReasonCount, SlotsView};
+    use crate::model::{ForwardMode, Protocol, Weight};
+    use crate::view::{BackendState, OptionsView, ReasonCount, SlotsView};
 
     fn reason(reason: &str, packets: u64) -> ReasonCount {
         ReasonCount { reason: reason.to_owned(), meaning: String::new(), packets }
@@ -370,9 +377,11 @@ mod tests {
     fn backend(address: &str, health: HealthState) -> BackendView {
         BackendView {
             address: address.to_owned(),
-            state: AdminState::Ready,
+            state: BackendState::Ready,
+            drain_seconds_left: None,
             health,
             weight: Weight(100),
+            effective_weight: Weight(if health == HealthState::Up { 100 } else { 0 }),
             share: 1.0,
             next_hop: String::new(),
             reachable: true,
@@ -417,16 +426,18 @@ mod tests {
         }
     }
 
-    const EXPECTED: [&str; 44] = [
+    const EXPECTED: [&str; 46] = [
         "lb_answers_total{interface=\"eth0\",reason=\"echo\"} 2",
         "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
         "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
         "lb_backend_packets_total{backend=\"10.0.1.1:80\",service=\"web\"} 995",
         "lb_backend_packets_total{backend=\"10.0.1.2:80\",service=\"web\"} 995",
+        "lb_backend_state{backend=\"10.0.1.1:80\",service=\"web\",state=\"ready\"} 1",
+        "lb_backend_state{backend=\"10.0.1.2:80\",service=\"web\",state=\"ready\"} 1",
         "lb_backend_up{backend=\"10.0.1.1:80\",service=\"web\"} 1",
         "lb_backend_up{backend=\"10.0.1.2:80\",service=\"web\"} 0",
         "lb_backend_weight{backend=\"10.0.1.1:80\",service=\"web\"} 100",
-        "lb_backend_weight{backend=\"10.0.1.2:80\",service=\"web\"} 100",
+        "lb_backend_weight{backend=\"10.0.1.2:80\",service=\"web\"} 0",
         "lb_build_info{version=\"0.1.0\"} 1",
         "lb_config_generation 3",
         "lb_drops_total{interface=\"eth0\",reason=\"limited\"} 5",

@@ -2,11 +2,13 @@
 //!
 //! Configuration, API and CLI all parse into these types; placement and reconciliation read nothing else.
 
+mod admin;
 mod limit;
 mod lists;
 mod outer_source;
 mod prefix;
 mod services;
+mod slow_start;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::admin::AdminState;
 pub use self::limit::{
     Action, LEAST_BITS, Limit, LimitError, MAX_BIT_RATE, MAX_UNIT_RATE, Policy, Scope, Shape, Unit,
 };
@@ -23,6 +26,7 @@ pub use self::lists::{ListName, Lists, OnBothLists};
 pub use self::outer_source::{OuterSource, OuterSourceError};
 pub use self::prefix::{Prefix, PrefixError};
 pub use self::services::{LimiterKey, Services};
+pub use self::slow_start::{effective_weight, next_step};
 
 /// The port of an endpoint: one number, or every port (`*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,16 +194,6 @@ impl fmt::Display for ForwardMode {
     }
 }
 
-/// What the operator asked of one backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AdminState {
-    /// Takes traffic while it is healthy.
-    Ready,
-    /// Takes no new traffic.
-    Drain,
-}
-
 /// One server behind a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
@@ -258,6 +252,10 @@ pub struct ServiceOptions {
     pub quic: bool,
     /// After how long without a packet a flow counts as gone; see [`Service::idle_timeout`].
     pub idle_timeout: Option<Duration>,
+    /// How long backends drain; for ever if absent. See [`Service::drain_timeout`].
+    pub drain_timeout: Option<Duration>,
+    /// How long the weight of a backend that came into service rises; see [`effective_weight`]. At once if absent.
+    pub slow_start: Option<Duration>,
     /// Whether the balancer answers ARP requests and neighbour solicitations for the VIP on its interfaces.
     pub announce: bool,
     /// Source of outer headers; the kernel's preferred source towards the backend if absent.
@@ -293,6 +291,15 @@ impl Service {
     /// A flow that sends nothing for this long may be forgotten, and with it where its packets went.
     pub fn idle_timeout(&self) -> Duration {
         self.options.idle_timeout.unwrap_or(self.protocol.idle_timeout())
+    }
+
+    /// How long a backend in this state keeps its flows while it drains: as was said with the drain, else as the service
+    /// has it. `None` if it does not drain, or for ever.
+    pub fn drain_timeout(&self, admin: AdminState) -> Option<Duration> {
+        match admin {
+            AdminState::Drain { timeout } => timeout.or(self.options.drain_timeout),
+            AdminState::Ready | AdminState::Maintenance => None,
+        }
     }
 }
 

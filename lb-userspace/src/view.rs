@@ -1,5 +1,6 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
+mod backends;
 mod limited;
 mod lists;
 
@@ -10,10 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{LimitKeys, show_duration};
-use crate::model::{
-    Action, AdminState, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions, Weight,
-};
+use crate::model::{Action, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions};
 
+pub use self::backends::{AddBackend, BackendState, BackendView, DrainBackend, HealthState, SetBackend};
 pub use self::limited::{LimitedSource, LimitedView, SamplesView};
 pub use self::lists::{ListsView, PrefixList};
 
@@ -171,6 +171,12 @@ pub struct OptionsView {
     /// After how long without a packet a flow counts as gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<String>,
+    /// How long backends drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<String>,
+    /// How long weights rise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
     /// How the balancer makes itself known as the one that has the VIP: `l2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announce: Option<String>,
@@ -180,6 +186,7 @@ impl OptionsView {
     /// The options of a service.
     pub fn of(service: &Service) -> Self {
         let ServiceOptions { affinity, quic, announce, outer_source, gue_port, .. } = service.options;
+        let ServiceOptions { drain_timeout, slow_start, .. } = service.options;
         let idle_timeout = service.idle_timeout();
         let unusual = |timeout: &Duration| *timeout != service.protocol.idle_timeout();
         Self {
@@ -188,6 +195,8 @@ impl OptionsView {
             affinity: Some(affinity).filter(|affinity| *affinity != Affinity::default()),
             quic: quic.then_some(true),
             idle_timeout: Some(idle_timeout).filter(unusual).map(show_duration),
+            drain_timeout: drain_timeout.map(show_duration),
+            slow_start: slow_start.map(show_duration),
             announce: announce.then(|| "l2".to_owned()),
         }
     }
@@ -202,50 +211,13 @@ impl fmt::Display for OptionsView {
             self.affinity.map(|affinity| format!("affinity={affinity}")),
             self.quic.map(|quic| format!("quic={quic}")),
             self.idle_timeout.as_ref().map(|timeout| format!("idle_timeout={timeout}")),
+            self.drain_timeout.as_ref().map(|timeout| format!("drain_timeout={timeout}")),
+            self.slow_start.as_ref().map(|time| format!("slow_start={time}")),
             self.announce.as_ref().map(|announce| format!("announce={announce}")),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();
         if words.is_empty() { f.write_str("none") } else { f.write_str(&words.join(" ")) }
     }
-}
-
-/// A backend's health as the checks see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HealthState {
-    /// No check is configured: believed well.
-    Unchecked,
-    /// The last checks passed, or none has finished yet.
-    Up,
-    /// The last checks failed.
-    Down,
-}
-
-/// One backend: an element of `GET /v1/services/{service}/backends`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BackendView {
-    /// `ADDRESS:PORT`.
-    pub address: String,
-    /// What the operator asked.
-    pub state: AdminState,
-    /// What the checks say.
-    pub health: HealthState,
-    /// Configured weight.
-    pub weight: Weight,
-    /// Fraction of the service's slots it owns, 0 to 1: of new flows.
-    pub share: f64,
-    /// How packets reach it, such as `eth0 via 10.0.0.1 (02:00:00:00:00:01)`, or why they cannot.
-    pub next_hop: String,
-    /// Whether the next hop is known.
-    pub reachable: bool,
-    /// Packets forwarded to it.
-    pub packets: u64,
-    /// Bytes forwarded to it.
-    pub bytes: u64,
-    /// Seconds since its health last changed; absent before the first check.
-    pub since_seconds: Option<u64>,
-    /// The last check in words, such as `connected in 0.4 ms`; empty before the first.
-    pub last_check: String,
 }
 
 /// What a change did: the answer to every accepted change.
@@ -261,25 +233,6 @@ pub struct Applied {
     pub slots_least: u64,
     /// Slots of the tables concerned.
     pub slots_total: u64,
-}
-
-/// The body of `POST /v1/services/{service}/backends`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AddBackend {
-    /// `ADDRESS:PORT`.
-    pub address: String,
-    /// Its share relative to its siblings; 100 if absent.
-    #[serde(default)]
-    pub weight: Weight,
-}
-
-/// The body of `PATCH /v1/services/{service}/backends/{address}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SetBackend {
-    /// Its share relative to its siblings.
-    pub weight: Weight,
 }
 
 /// An answer that is not a success, as `application/problem+json` (RFC 9457).
@@ -319,6 +272,8 @@ mod tests {
             affinity: Affinity::Source,
             quic: true,
             idle_timeout: Some(Duration::from_secs(90)),
+            drain_timeout: Some(Duration::from_mins(5)),
+            slow_start: Some(Duration::from_secs(30)),
             announce: true,
             outer_source: Some("10.99.0.0/16".parse().unwrap()),
             gue_port: NonZeroU16::new(6081),
@@ -326,13 +281,14 @@ mod tests {
         let view = view(Protocol::Udp, options);
         let json = serde_json::json!({
             "gue_port": 6081, "outer_source": "10.99.0.0/16", "affinity": "source", "quic": true,
-            "idle_timeout": "90s", "announce": "l2"
+            "idle_timeout": "90s", "drain_timeout": "5m", "slow_start": "30s", "announce": "l2"
         });
         assert_eq!(serde_json::to_value(&view).unwrap(), json);
         assert_eq!(serde_json::from_value::<OptionsView>(json).unwrap(), view);
         assert_eq!(
             view.to_string(),
-            "gue_port=6081 outer_source=10.99.0.0/16 affinity=source quic=true idle_timeout=90s announce=l2"
+            "gue_port=6081 outer_source=10.99.0.0/16 affinity=source quic=true idle_timeout=90s \
+             drain_timeout=5m slow_start=30s announce=l2"
         );
     }
 

@@ -7,8 +7,7 @@ use lb_tests::net::{Node, VIP4};
 use lb_tests::servers::HTTP_PORT;
 use lb_tests::site::{SERVING, Site};
 use lb_tests::tools::Tools;
-use lb_userspace::model::AdminState;
-use lb_userspace::view::Applied;
+use lb_userspace::view::{Applied, BackendState};
 
 use crate::cases::{Case, cases, echo, ensure_only, ensure_spread, web};
 
@@ -64,7 +63,7 @@ fn a_backend_is_drained(tools: Tools) -> Result<()> {
     ensure_moved_a_third(&drained)?;
     let backends = site.cli()?.backends("web")?;
     let backend = backends.iter().find(|backend| backend.address == address).context("it is gone")?;
-    ensure!(backend.state == AdminState::Drain && backend.share == 0.0, "{backend:?}");
+    ensure!(backend.state == BackendState::Drain && backend.share == 0.0, "{backend:?}");
     let report = load::requests(&site.client(1), (VIP4, HTTP_PORT).into(), 60)?;
     ensure_only(&report, &[Node::Backend(2), Node::Backend(3)])
 }

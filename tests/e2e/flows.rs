@@ -120,7 +120,7 @@ struct Trial {
 impl Trial {
     fn new(tools: Tools) -> Result<Self> {
         allow_many_files()?;
-        let service = held().pulsed();
+        let service = held().pulsed().with("slow_start = \"1s\"");
         let mut site = Site::new(tools)?;
         for node in BACKENDS {
             site.start_pulse(node)?;
@@ -173,9 +173,10 @@ impl Trial {
             self.died += before - self.connections.len();
         }
         match deed {
-            Deed::Add | Deed::Undrain => self.change(&["add", "held", &address, "--weight", &weight]),
+            Deed::Add => self.change(&["add", "held", &address, "--weight", &weight]),
             Deed::Remove => self.change(&["remove", "held", &address]),
             Deed::Drain => self.change(&["drain", "held", &address]),
+            Deed::Undrain => self.change(&["ready", "held", &address]),
             Deed::Weigh => self.change(&["set", "held", &address, "--weight", &weight]),
             Deed::Fail => {
                 self.site.stop_pulse(node)?;
@@ -306,11 +307,11 @@ impl Survivor {
             format!("set {service} {other} --weight 7"),
             format!("add {service} {one}"),
             format!("remove {service} {other}"),
-            format!("add {service} {own} --weight 1"),
+            format!("ready {service} {own}"),
             format!("add {service} {other}"),
             format!("drain {service} {one}"),
             format!("set {service} {own} --weight 100"),
-            format!("add {service} {one}"),
+            format!("ready {service} {one}"),
         ];
         let words = &round[number % round.len()];
         std::iter::once("backend").chain(words.split(' ')).map(str::to_owned).collect()
@@ -432,7 +433,7 @@ fn the_last_backend_is_drained(tools: Tools) -> Result<()> {
         status.warnings.iter().any(|warning| warning.contains("no backend takes new flows")),
         "{status:?}"
     );
-    site.cli()?.succeed(&["backend", "add", "held", &held().endpoint(BACKENDS[0])])?;
+    site.cli()?.succeed(&["backend", "ready", "held", &held().endpoint(BACKENDS[0])])?;
     site.cli()?.wait_serving("held", 1, SERVING)?;
     connections.iter_mut().try_for_each(Held::ask).context("a backend is ready again")?;
     let late = Held::open(&site.client(1), target)?;

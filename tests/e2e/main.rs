@@ -18,6 +18,7 @@ mod options;
 mod plumbing;
 mod refusals;
 mod sizes;
+mod states;
 mod ways;
 mod zero_loss;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         failures::cases(),
         flows::cases(),
         changes::cases(),
+        states::cases(),
         limits::cases(),
         lists::cases(),
         lifecycle::cases(),

@@ -118,9 +118,9 @@ fn two_hundred_changes(tools: Tools) -> Result<()> {
             &["drain", "flood", &first],
             &["remove", "flood", &second],
             &["add", "flood", &second, "--weight", &weight],
-            &["add", "flood", &first],
+            &["ready", "flood", &first],
             &["set", "flood", &first, "--weight", &weight],
-            &["add", "held", &settled],
+            &["ready", "held", &settled],
             &["remove", "held", &newcomer],
         ];
         for words in changes {

@@ -1,5 +1,6 @@
 //! The program under test: its configuration, its life, and its command line.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -70,6 +71,8 @@ pub struct Service {
     pub backend_port: Option<u16>,
     /// Its backends' addresses.
     pub backends: Vec<IpAddr>,
+    /// Further keys of some of them, as they stand in the file.
+    pub keys: BTreeMap<IpAddr, String>,
     /// An address of the backends' family.
     pub family: IpAddr,
 }
@@ -88,6 +91,7 @@ impl Service {
             options: String::new(),
             backend_port: None,
             backends: BACKENDS.map(|node| node.address_like(vip.ip())).to_vec(),
+            keys: BTreeMap::new(),
             family: vip.ip(),
         }
     }
@@ -103,6 +107,13 @@ impl Service {
     #[must_use]
     pub fn with(mut self, options: &str) -> Self {
         self.options = format!("{}{options}\n", self.options);
+        self
+    }
+
+    /// With further keys of a backend.
+    #[must_use]
+    pub fn asking(mut self, node: Node, keys: &str) -> Self {
+        self.keys.insert(node.address_like(self.family), keys.to_owned());
         self
     }
 
@@ -176,8 +187,12 @@ impl Service {
         if let Some(timeout) = &self.idle_timeout {
             let _ = writeln!(text, "idle_timeout = \"{timeout}\"");
         }
-        let backends = self.backends.iter().map(|ip| endpoint(SocketAddr::new(*ip, self.port())));
-        let backends: Vec<String> = backends.map(|at| format!("    {{ address = \"{at}\" }},\n")).collect();
+        let backend = |ip: &IpAddr| {
+            let at = endpoint(SocketAddr::new(*ip, self.port()));
+            let keys = self.keys.get(ip).map(|keys| format!(", {keys}")).unwrap_or_default();
+            format!("    {{ address = \"{at}\"{keys} }},\n")
+        };
+        let backends: Vec<String> = self.backends.iter().map(backend).collect();
         let _ = writeln!(text, "backends = [\n{}]", backends.concat());
         text
     }

@@ -10,13 +10,13 @@ use tokio::task::JoinHandle;
 use super::{Control, bind, serve};
 use crate::config::{limit_keys, packets_per_source};
 use crate::controller::{Change, ChangeError, ControllerGone, ListChange};
-use crate::model::{Action, Limit, ListName};
+use crate::model::{Action, AdminState, Limit, ListName};
 use crate::view::{
     Applied, BackendView, FlowsView, LimitView, LimitedSource, LimitedView, ListsView, PrefixList,
     SamplesView, Status,
 };
 
-/// Knows the service `web` without backends, refuses to drain, and remembers what it was asked. One prefix is denied.
+/// Knows the service `web` without backends, refuses to drain for ever, and remembers what it was asked. One prefix is denied.
 #[derive(Clone, Default)]
 pub(crate) struct Double {
     pub(crate) changes: Arc<Mutex<Vec<Change>>>,
@@ -90,7 +90,7 @@ impl Control for Double {
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
         change.service().map_or(Ok(()), check_service)?;
-        if matches!(change, Change::DrainBackend { .. }) {
+        if matches!(change, Change::SetState { state: AdminState::Drain { timeout: None }, .. }) {
             return Err(ChangeError::Refused("10.0.1.1:80 drains already".to_owned()));
         }
         self.changes.lock().unwrap().push(change);

@@ -7,12 +7,13 @@ mod limits;
 mod lists;
 mod problem;
 mod socket;
+mod states;
 
 use std::future::{Future, IntoFuture as _};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::{get, patch, post};
+use axum::routing::{get, patch};
 use axum::serve::Listener;
 use axum::{Json, Router};
 use tokio::sync::oneshot;
@@ -42,7 +43,7 @@ pub fn router<C: Control>(control: C) -> Router {
         .route("/v1/services", get(services::<C>))
         .route("/v1/services/{service}/backends", get(backends::<C>).post(add_backend::<C>))
         .route(backend, patch(set_backend::<C>).delete(remove_backend::<C>))
-        .route(&format!("{backend}/drain"), post(drain_backend::<C>))
+        .merge(states::routes())
         .merge(limits::routes())
         .route("/v1/deny", lists::routes(ListName::Deny))
         .route("/v1/allow", lists::routes(ListName::Allow))
@@ -128,14 +129,6 @@ async fn remove_backend<C: Control>(
 ) -> Answer<Applied> {
     let endpoint = parse_endpoint(&address)?;
     apply(&control, Change::RemoveBackend { service, endpoint }).await
-}
-
-async fn drain_backend<C: Control>(
-    State(control): State<C>,
-    Place((service, address)): Place<(String, String)>,
-) -> Answer<Applied> {
-    let endpoint = parse_endpoint(&address)?;
-    apply(&control, Change::DrainBackend { service, endpoint }).await
 }
 
 async fn apply<C: Control>(control: &C, change: Change) -> Answer<Applied> {

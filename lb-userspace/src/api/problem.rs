@@ -2,6 +2,7 @@
 //! seen.
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
@@ -61,6 +62,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             StatusCode::UNPROCESSABLE_ENTITY => Problem::bad_request(rejection.body_text()),
             status => Problem::new(status, rejection.body_text()),
         })
+    }
+}
+
+/// A JSON body that may be absent, which is the default.
+pub(super) struct OptionalBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: Default + DeserializeOwned> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await;
+        let bytes = bytes.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        let body = serde_json::from_slice(&bytes);
+        body.map(Self)
+            .map_err(|error| Problem::bad_request(format!("the body is not as it should be: {error}")))
     }
 }
 

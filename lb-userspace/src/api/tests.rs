@@ -12,8 +12,12 @@ use super::*;
 use crate::client::{Client, ClientError};
 use crate::config::packets_per_source;
 use crate::controller::ListAction;
-use crate::model::{Limit, Weight};
-use crate::view::PrefixList;
+use crate::model::{AdminState, Limit, Weight};
+use crate::view::{DrainBackend, PrefixList};
+
+fn endpoint(text: &str) -> Endpoint {
+    text.parse().unwrap()
+}
 
 fn client(daemon: &Daemon) -> Client {
     Client::new(daemon.socket())
@@ -53,6 +57,45 @@ async fn a_change_travels_from_the_client_to_the_controller() {
     assert_eq!((service.as_str(), *set, *weight), ("web", endpoint, Weight(8)));
     assert_eq!((backend.endpoint.to_string(), backend.weight), (new.address, Weight(7)));
     assert_eq!(*removed, endpoint);
+}
+
+#[tokio::test]
+async fn states_travel_from_the_client_to_the_controller() {
+    let daemon = Daemon::start();
+    let (client, endpoint) = (client(&daemon), endpoint("[2001:db8::1]:80"));
+    let drain = DrainBackend { timeout: Some("90s".to_owned()) };
+    client.drain_backend("web", endpoint, &drain).await.unwrap();
+    client.retire_backend("web", endpoint).await.unwrap();
+    client.ready_backend("web", endpoint).await.unwrap();
+    let changes = std::mem::take(&mut *daemon.double.changes.lock().unwrap());
+    let timeout = Some(Duration::from_secs(90));
+    let states = [AdminState::Drain { timeout }, AdminState::Maintenance, AdminState::Ready];
+    let expected = states.map(|state| Change::SetState { service: "web".to_owned(), endpoint, state });
+    assert_eq!(changes, expected);
+}
+
+/// A drain needs no body, and one that is there must make sense.
+#[tokio::test]
+async fn bodies_of_drains_are_checked() {
+    let daemon = Daemon::start();
+    let cases = [
+        ("", StatusCode::CONFLICT, "10.0.1.1:80 drains already"),
+        ("{}", StatusCode::CONFLICT, "10.0.1.1:80 drains already"),
+        ("{\"timeout\":\"0s\"}", StatusCode::BAD_REQUEST, "timeout: \"0s\" is not from 1s to 168h"),
+        ("{\"timeout\":\"999h\"}", StatusCode::BAD_REQUEST, "timeout: \"999h\" is not from 1s to 168h"),
+        ("{\"timeout\":\"-1s\"}", StatusCode::BAD_REQUEST, "timeout: \"-1s\" is not a duration"),
+        ("{\"timeout\":5}", StatusCode::BAD_REQUEST, "the body is not as it should be: invalid type"),
+        ("{\"time\":\"5s\"}", StatusCode::BAD_REQUEST, "the body is not as it should be: unknown field"),
+        ("{", StatusCode::BAD_REQUEST, "the body is not as it should be: EOF"),
+    ];
+    for (body, status, words) in cases {
+        let request = Request::post("/v1/services/web/backends/10.0.1.1:80/drain");
+        let request = request.header("host", "lb").body(RawBody::from(body)).unwrap();
+        let (code, _, problem) = send(&daemon, request).await;
+        assert_eq!(code, status, "{body}");
+        assert!(problem.detail.starts_with(words), "{body}: {}", problem.detail);
+    }
+    assert!(daemon.double.changes.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -125,7 +168,8 @@ async fn refusals_keep_their_kind_and_their_sentence() {
     let client = client(&daemon);
     let not_found = client.backends("a/b").await.unwrap_err();
     assert_eq!(problem(not_found), (404, "there is no service \"a/b\"".to_owned()));
-    let refused = client.drain_backend("web", "10.0.1.1:80".parse().unwrap()).await.unwrap_err();
+    let refused =
+        client.drain_backend("web", endpoint("10.0.1.1:80"), &DrainBackend::default()).await.unwrap_err();
     assert_eq!(problem(refused), (409, "10.0.1.1:80 drains already".to_owned()));
     let new = AddBackend { address: "10.0.1.300:80".to_owned(), weight: Weight(7) };
     let malformed = problem(client.add_backend("web", &new).await.unwrap_err());

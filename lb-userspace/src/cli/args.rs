@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::lists::ListCommand;
 use crate::api::{MOST_SOURCES, USUAL_SOURCES};
+use crate::config::parse_drain_timeout;
 use crate::model::{GUE_PORT, Weight};
 
 /// A layer-4 load balancer that forwards in XDP.
@@ -72,7 +74,8 @@ pub enum Command {
     /// Show and change the backends of a service
     #[command(
         subcommand,
-        after_help = "Examples:\n  lb backend list web\n  lb backend add web 10.0.1.9:80 --weight 50"
+        after_help = "Examples:\n  lb backend list web\n  lb backend add web 10.0.1.9:80 --weight 50\n  lb \
+                            backend drain web 10.0.1.9:80 --timeout 5m\n  lb backend ready web 10.0.1.9:80"
     )]
     Backend(BackendCommand),
     /// Show and change which sources are denied: their packets for a VIP are dropped
@@ -233,9 +236,34 @@ pub enum BackendCommand {
         #[command(flatten)]
         backend: BackendArgs,
     },
-    /// Send a backend no new flows; those it has go on
-    #[command(after_help = "Example:\n  lb backend drain web 10.0.1.9:80")]
+    /// Send a backend no new flows; those it has go on, until the time-out ends if there is one
+    #[command(
+        after_help = "Examples:\n  lb backend drain web 10.0.1.9:80\n  lb backend drain web 10.0.1.9:80 --timeout \
+                            5m\n\nWhen the time-out has ended the backend is out of service: its flows are given up. \
+                            A drain begins anew when it is given another time-out."
+    )]
     Drain {
+        /// Which backend.
+        #[command(flatten)]
+        backend: BackendArgs,
+        /// How long its flows go on, from 1s to 168h [default: the service's drain_timeout, else for ever]
+        #[arg(long, value_parser = parse_drain_timeout, value_name = "DURATION")]
+        timeout: Option<Duration>,
+    },
+    /// Put a backend back to work that drains or is in maintenance
+    #[command(
+        after_help = "Example:\n  lb backend ready web 10.0.1.9:80\n\nIf the service has a slow_start its weight \
+                            rises slowly. Its health decides as ever."
+    )]
+    Ready {
+        /// Which backend.
+        #[command(flatten)]
+        backend: BackendArgs,
+    },
+    /// Take a backend out of service at once, with the flows it has; it stays listed and checked
+    #[command(after_help = "Examples:\n  lb backend maintenance web 10.0.1.9:80\n  lb backend ready web \
+                            10.0.1.9:80\n\nTo let its flows end first, use lb backend drain.")]
+    Maintenance {
         /// Which backend.
         #[command(flatten)]
         backend: BackendArgs,

@@ -24,12 +24,12 @@ pub use self::args::{
 pub use self::lists::ListCommand;
 
 use crate::client::{Client, ClientError};
-use crate::config::{self, DEFAULT_SOCKET};
+use crate::config::{self, DEFAULT_SOCKET, show_duration};
 use crate::daemon;
 use crate::datapath::Attachment;
 use crate::decap;
 use crate::model::{Endpoint, ListName, Prefix};
-use crate::view::{AddBackend, Applied, SetBackend};
+use crate::view::{AddBackend, Applied, DrainBackend, SetBackend};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +109,15 @@ fn backend(command: &BackendCommand, client: &Client, screen: &mut Screen<'_>) -
         BackendCommand::Remove { backend } => {
             block_on(client.remove_backend(&backend.service, endpoint(backend)?))??
         }
-        BackendCommand::Drain { backend } => {
-            block_on(client.drain_backend(&backend.service, endpoint(backend)?))??
+        BackendCommand::Drain { backend, timeout } => {
+            let drain = DrainBackend { timeout: timeout.map(show_duration) };
+            block_on(client.drain_backend(&backend.service, endpoint(backend)?, &drain))??
+        }
+        BackendCommand::Ready { backend } => {
+            block_on(client.ready_backend(&backend.service, endpoint(backend)?))??
+        }
+        BackendCommand::Maintenance { backend } => {
+            block_on(client.retire_backend(&backend.service, endpoint(backend)?))??
         }
     };
     screen.show(&applied, screens::applied)

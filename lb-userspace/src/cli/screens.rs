@@ -8,7 +8,6 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::units::{count, duration, grouped, percent, plural, rate, share};
 use crate::config::Config;
 use crate::decap::InterfaceReport;
-use crate::model::AdminState;
 use crate::view::{
     Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, LimitedView, ListsView,
     PrefixList, ReasonCount, ServiceView, Status,
@@ -216,7 +215,7 @@ pub(super) fn backends(backends: &[BackendView]) -> String {
     let rows = backends.iter().map(|backend| {
         [
             backend.address.clone(),
-            state(backend.state).to_owned(),
+            state(backend),
             health(backend.health).to_owned(),
             weight(backend),
             percent(backend.share),
@@ -230,10 +229,13 @@ pub(super) fn backends(backends: &[BackendView]) -> String {
     table(header, &[3, 4, 5, 6], rows)
 }
 
-fn state(state: AdminState) -> &'static str {
-    match state {
-        AdminState::Ready => "ready",
-        AdminState::Drain => "drain",
+/// What was asked of it, and how long a drain goes on.
+fn state(backend: &BackendView) -> String {
+    let word = backend.state.word();
+    match backend.drain_seconds_left {
+        None => word.to_owned(),
+        Some(0) => format!("{word} (ended)"),
+        Some(seconds) => format!("{word} ({})", duration(seconds)),
     }
 }
 
@@ -245,11 +247,10 @@ fn health(health: HealthState) -> &'static str {
     }
 }
 
-/// The configured weight; what does not take new traffic now shows that it weighs nothing: `0/100`.
+/// The configured weight; where another one is in force, that one in front: `0/100`.
 fn weight(backend: &BackendView) -> String {
-    let serves =
-        backend.state == AdminState::Ready && backend.health != HealthState::Down && backend.reachable;
-    if serves { backend.weight.0.to_string() } else { format!("0/{}", backend.weight.0) }
+    let (effective, configured) = (backend.effective_weight.0, backend.weight.0);
+    if effective == configured { configured.to_string() } else { format!("{effective}/{configured}") }
 }
 
 /// The prefixes of a list, a line each.

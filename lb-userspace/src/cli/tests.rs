@@ -59,7 +59,11 @@ fn check_examples(command: &clap::Command) {
 
 #[test]
 fn nonsense_is_a_mistake_in_usage() {
-    let cases: [(&[&str], ErrorKind); 11] = [
+    let cases: [(&[&str], ErrorKind); 15] = [
+        (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "0s"], ErrorKind::ValueValidation),
+        (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "169h"], ErrorKind::ValueValidation),
+        (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "5"], ErrorKind::ValueValidation),
+        (&["lb", "backend", "set", "web", "10.0.1.1:80", "--weight=-1"], ErrorKind::ValueValidation),
         (&["lb", "deny", "add"], ErrorKind::MissingRequiredArgument),
         (&["lb", "allow", "remove"], ErrorKind::MissingRequiredArgument),
         (&["lb", "statsu"], ErrorKind::InvalidSubcommand),
@@ -122,7 +126,8 @@ fn a_missing_configuration_is_named() {
 fn a_wrong_address_is_refused_without_a_daemon() {
     let expected = "lb: backend address \"10.0.1.300:8080\": 300 is not a byte; expected ADDRESS:PORT such \
         as 10.0.1.30:8080 or [2001:db8::1]:8080\n";
-    let commands: [&[&str]; 4] = [&["add"], &["remove"], &["drain"], &["set", "--weight", "1"]];
+    let commands: [&[&str]; 6] =
+        [&["add"], &["remove"], &["drain"], &["ready"], &["maintenance"], &["set", "--weight", "1"]];
     for command in commands {
         let words = [&["--socket", "/nonexistent/lb.sock", "backend"], command, &["web", "10.0.1.300:8080"]];
         let ran = lb(&words.concat());

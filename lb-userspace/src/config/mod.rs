@@ -1,5 +1,6 @@
 //! The configuration file: TOML in, [`Config`] out, or every mistake with its file, line and field.
 
+mod admin;
 mod conflicts;
 mod document;
 mod hash_key;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+pub use self::admin::{PaceError, parse_drain_timeout, parse_slow_start};
 pub use self::conflicts::{NatConflict, NatError, TogetherError, check_together, nat_conflicts};
 pub use self::hash_key::{HashKeyError, read_hash_key};
 pub use self::limit::{LimitKeys, LimitMistake, Scalar, limit_keys, packets_per_source, read_limit};

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::admin::{parse_drain_timeout, parse_slow_start};
 use super::document::{Node, Section};
 use super::rules::check_outer_source;
 use super::service::read_port;
@@ -29,10 +30,14 @@ pub(super) fn read_options(section: &Section<'_>, context: &Context<'_>) -> Serv
     if let Some(node) = &gue_port {
         refuse_mode(node, context.mode, &[ForwardMode::Gue], "no UDP tunnel");
     }
+    let drain_timeout = section.optional("drain_timeout");
+    let slow_start = section.optional("slow_start");
     ServiceOptions {
         affinity: affinity.unwrap_or_default(),
         quic: section.optional("quic").is_some_and(|node| read_quic(&node, context.protocol)),
         idle_timeout: section.optional("idle_timeout").and_then(|node| read_idle_timeout(&node)),
+        drain_timeout: drain_timeout.and_then(|node| node.read_with(parse_drain_timeout)),
+        slow_start: slow_start.and_then(|node| node.read_with(parse_slow_start)).flatten(),
         announce: announce.is_some(),
         outer_source: section.optional("outer_source").and_then(|node| read_outer_source(&node, context)),
         gue_port: gue_port.and_then(|node| read_port(&node)),

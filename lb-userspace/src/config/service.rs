@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lb_common::maglev::TableSize;
 
+use super::admin::read_admin_state;
 use super::conflicts::{NatConflict, nat_conflicts};
 use super::document::{Node, Section};
 use super::limit::read_limits;
@@ -15,9 +16,7 @@ use super::rules::{
     LimitConflict, MAX_BACKENDS, check_backend, check_limits, check_name, check_table_size, check_vip,
 };
 use super::units::parse_duration;
-use crate::model::{
-    AdminState, Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, Weight,
-};
+use crate::model::{Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, Weight};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -38,6 +37,8 @@ pub(super) const SERVICE_KEYS: &[&str] = &[
     "affinity",
     "quic",
     "idle_timeout",
+    "drain_timeout",
+    "slow_start",
     "announce",
     "table_size",
     "limit",
@@ -45,7 +46,7 @@ pub(super) const SERVICE_KEYS: &[&str] = &[
     "backends",
 ];
 pub(super) const HEALTH_KEYS: &[&str] = &["kind", "interval", "timeout", "rise", "fall", "port"];
-pub(super) const BACKEND_KEYS: &[&str] = &["address", "weight"];
+pub(super) const BACKEND_KEYS: &[&str] = &["address", "weight", "state", "drain_timeout"];
 
 const LIMIT_EXAMPLE: &str = "[{ scope = \"source\", packets = \"1k/s\", burst = 200, action = \"drop\" }]";
 
@@ -223,6 +224,7 @@ fn read_backend<'d>(
     let section = node.section(BACKEND_KEYS)?;
     let weight = section.optional("weight").and_then(|node| node.integer(0..=65_535));
     let weight = weight.map_or_else(Weight::default, |weight| Weight(weight as u16));
+    let admin = read_admin_state(&section);
     let address = section.required("address", "address = \"10.0.1.1:80\"")?;
     let endpoint = address.parsed()?;
     if let Some(Err(error)) = target.map(|(vip, mode)| check_backend(vip, mode, endpoint)) {
@@ -232,5 +234,5 @@ fn read_backend<'d>(
         let first = address.line_of(first);
         address.note(format!("{endpoint} is already a backend of the service, on line {first}"));
     }
-    Some((Backend { endpoint, weight, admin: AdminState::Ready }, address))
+    Some((Backend { endpoint, weight, admin }, address))
 }

@@ -5,6 +5,7 @@ use crate::model::{
 use proptest::strategy::Strategy as _;
 use std::time::Duration;
 
+mod admin;
 mod lists;
 
 const DAEMON: &str = "[daemon]\ninterfaces = [\"eth0\"]\n";
@@ -249,7 +250,7 @@ const IN_A_SERVICE: &[(&str, &str)] = &[
     (
         "weight = 3",
         "lb.toml:8: service web: weight: unknown key; expected one of name, vip, protocol, mode, gue_port, \
-         outer_source, affinity, quic, idle_timeout, announce, table_size, limit, health, backends",
+         outer_source, affinity, quic, idle_timeout, drain_timeout, slow_start, announce, table_size, limit, health, backends",
     ),
     ("table_size = 65536", "lb.toml:8: service web: table_size: 65536 is not a prime; the next one is 65537"),
     (
@@ -276,7 +277,7 @@ const IN_A_SERVICE: &[(&str, &str)] = &[
     ("backends = [\"10.0.1.1:80\"]", "lb.toml:8: service web: backends[0]: expected a table, found a string"),
     (
         "backends = [{ address = \"10.0.1.1:80\", wieght = 1 }]",
-        "lb.toml:8: service web: backends[0].wieght: unknown key; expected one of address, weight",
+        "lb.toml:8: service web: backends[0].wieght: unknown key; expected one of address, weight, state, drain_timeout",
     ),
     (
         "backends = [{ address = \"10.0.1.1:80\" },\n{ address = \"10.0.1.1:80\" }]",

@@ -2,6 +2,7 @@
 
 mod limited;
 mod lists;
+mod phases;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use lb_common::maglev::Disruption;
 use lb_common::verdict::{AnswerReason, DropReason, PassReason};
 use lb_common::wire::Mac;
 
+use self::phases::Phases;
 use super::contended::Contended;
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
@@ -24,8 +26,7 @@ use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{AdminState, Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, Unreachable};
 use crate::placement::{
-    Placed, Placement, PlacementError, Services, Standing, ask_lists, deliverable, needs_exact_clock, render,
-    slots,
+    Placed, Placement, PlacementError, Services, ask_lists, deliverable, needs_exact_clock, render, slots,
 };
 use crate::view::{
     Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, OptionsView, ReasonCount,
@@ -83,6 +84,8 @@ pub(super) struct Core<D> {
     interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
     behind: bool,
+    /// What time does to backends.
+    phases: Phases,
     started: Instant,
 }
 
@@ -106,6 +109,7 @@ impl<D: Datapath> Core<D> {
             generation: 0,
             interfaces: BTreeMap::new(),
             behind: false,
+            phases: Phases::default(),
             started: Instant::now(),
         }
     }
@@ -177,6 +181,7 @@ impl<D: Datapath> Core<D> {
     pub(super) fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
         let added = match &change {
             Change::AddBackend { backend, .. } => Some(backend.endpoint),
+            Change::SetState { endpoint, state: AdminState::Ready, .. } => Some(*endpoint),
             _ => None,
         };
         let name = change.service().map(str::to_owned);
@@ -208,8 +213,10 @@ impl<D: Datapath> Core<D> {
 
     /// Brings the tables to what follows from everything that is known.
     fn reconcile(&mut self) -> Result<Disruption, ReconcileError> {
-        let mut placement =
-            self.placement.next(&self.services, |service, backend| self.standing(service, backend))?;
+        let phases = self.next_phases();
+        let mut placement = self.placement.next(&self.services, |service, backend| {
+            phases.standing(service, backend, self.is_alive(service, backend))
+        })?;
         let mut image =
             render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
         image.interfaces.clone_from(&self.interfaces);
@@ -225,6 +232,7 @@ impl<D: Datapath> Core<D> {
         let moved = placement.disruption_since(&self.placement);
         let leaves_flows = self.placement.leaves_flows(&placement);
         (self.placement, self.image, self.ledger, self.behind) = (placement, image, ledger, false);
+        self.set_phases(phases);
         if let Err(error) = self.ledger.settle(&self.datapath) {
             tracing::error!("the counts of backends that were moved or removed are lost: {error}");
         }
@@ -279,17 +287,6 @@ impl<D: Datapath> Core<D> {
         match self.datapath.flow_counts() {
             Ok(counts) => self.pressure.record(flows, counts, self.datapath.capacity().flows()),
             Err(error) => tracing::error!("cannot tell how full the flow table is: {error}"),
-        }
-    }
-
-    /// What can be expected of a backend. One that cannot be reached is as dead as one that is down.
-    fn standing(&self, service: &Service, backend: &Backend) -> Standing {
-        let alive = self.health_of(service, backend.endpoint) != HealthState::Down
-            && self.next_hop(service, backend.endpoint.address).is_ok();
-        match backend.admin {
-            _ if !alive => Standing::Dead,
-            AdminState::Ready => Standing::Serving,
-            AdminState::Drain => Standing::Draining,
         }
     }
 
@@ -460,7 +457,10 @@ impl<D: Datapath> Core<D> {
 
     fn warnings_of(&self, service: &Service) -> Vec<String> {
         let name = &service.name;
-        let down = |backend: &&Backend| self.health_of(service, backend.endpoint) == HealthState::Down;
+        let wanted = |backend: &&Backend| !self.is_retired(service, backend);
+        let down = |backend: &&Backend| {
+            wanted(backend) && self.health_of(service, backend.endpoint) == HealthState::Down
+        };
         let mut warnings = Vec::new();
         let (failed, total) = (service.backends.iter().filter(down).count(), service.backends.len());
         let placed = self.placement.service(name);
@@ -476,7 +476,7 @@ impl<D: Datapath> Core<D> {
             warnings
                 .push(format!("service {name}: {failed} of {total} backends down (lb backend list {name})"));
         }
-        for backend in &service.backends {
+        for backend in service.backends.iter().filter(wanted) {
             if let Err(reason) = self.next_hop(service, backend.endpoint.address) {
                 warnings.push(format!("service {name}: backend {}: {reason}", backend.endpoint));
             }
@@ -557,9 +557,11 @@ impl<D: Datapath> Core<D> {
         let next_hop = self.next_hop(service, endpoint.address);
         Ok(BackendView {
             address: endpoint.to_string(),
-            state: backend.admin,
+            state: backend.admin.into(),
+            drain_seconds_left: self.drain_seconds_left(service, backend),
             health: self.health_of(service, endpoint),
             weight: backend.weight,
+            effective_weight: self.effective_weight(service, backend),
             share,
             reachable: next_hop.is_ok(),
             next_hop: next_hop.map_or_else(|reason| reason, ToString::to_string),

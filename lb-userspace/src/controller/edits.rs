@@ -1,8 +1,11 @@
 //! An operator's change on paper: the services as they are wanted after it, or why it cannot be.
 
 use super::{Change, ChangeError};
-use crate::config::{check_backend, check_limits, check_shared_limits, check_together, check_windows};
+use crate::config::{
+    check_backend, check_limits, check_shared_limits, check_together, check_windows, show_duration,
+};
 use crate::model::{AdminState, Backend, Endpoint, Limit, Service, Services};
+use crate::view::BackendState;
 
 /// The services after a change, and the change in words.
 pub(super) fn edited(services: &Services, change: Change) -> Result<(Services, String), ChangeError> {
@@ -39,29 +42,40 @@ pub(super) fn edited(services: &Services, change: Change) -> Result<(Services, S
             let before = std::mem::replace(&mut service.backends[position].weight, weight);
             format!("{name}: backend {endpoint} weight {} -> {}", before.0, weight.0)
         }
-        Change::DrainBackend { endpoint, .. } => {
+        Change::SetState { endpoint, state, .. } => {
             let position = position(service, endpoint)?;
-            service.backends[position].admin = AdminState::Drain;
-            format!("{name}: backend {endpoint} drains")
+            service.backends[position].admin = state;
+            format!("{name}: backend {endpoint} {}", state_in_words(service, state))
         }
     };
     Ok((services, summary))
 }
 
-/// Adds a backend, or puts one that drains back to work.
+/// What a backend does that was put into a state.
+fn state_in_words(service: &Service, state: AdminState) -> String {
+    match (state, service.drain_timeout(state)) {
+        (AdminState::Ready, _) => "is ready".to_owned(),
+        (AdminState::Drain { .. }, Some(timeout)) => format!("drains for {}", show_duration(timeout)),
+        (AdminState::Drain { .. }, None) => "drains".to_owned(),
+        (AdminState::Maintenance, _) => "is in maintenance".to_owned(),
+    }
+}
+
+/// Adds a backend that is not there yet. It is no way to undo a drain: the weight would be another.
 fn add_backend(service: &mut Service, backend: Backend) -> Result<String, ChangeError> {
     let (name, endpoint) = (&service.name, backend.endpoint);
     let refused = |reason: String| ChangeError::Refused(format!("service {name}: {reason}"));
     check_backend(service.vip, service.mode, endpoint).map_err(|error| refused(error.to_string()))?;
-    match service.backends.iter_mut().find(|other| other.endpoint == endpoint) {
-        Some(other) if other.admin == AdminState::Drain => {
-            *other = backend;
-            Ok(format!("{name}: backend {endpoint} is ready again"))
-        }
-        Some(_) => Err(refused(format!("backend {endpoint} is there already"))),
+    match service.backends.iter().find(|other| other.endpoint == endpoint).map(|other| other.admin) {
+        Some(AdminState::Ready) => Err(refused(format!("backend {endpoint} is there already"))),
+        Some(state) => Err(refused(format!(
+            "backend {endpoint} is there already, in state {}: put it back to work with `lb backend ready {name} {endpoint}`",
+            BackendState::from(state).word()
+        ))),
         None => {
+            let summary = format!("{name}: backend {endpoint} added");
             service.backends.push(backend);
-            Ok(format!("{name}: backend {endpoint} added"))
+            Ok(summary)
         }
     }
 }

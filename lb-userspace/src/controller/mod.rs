@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use crate::datapath::{Attachment, Datapath};
 use crate::health::{CheckReport, Checker};
-use crate::model::{Backend, Endpoint, Limit, ListName, Lists, Weight};
+use crate::model::{AdminState, Backend, Endpoint, Limit, ListName, Lists, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::placement::Services;
 use crate::view::{Applied, BackendView, LimitView, LimitedView, PrefixList, Status};
@@ -48,7 +48,7 @@ const NEW_ANSWER: Duration = Duration::from_millis(500);
 /// An operator's change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Adds a backend, or puts a draining one back to work.
+    /// Adds a backend.
     AddBackend {
         /// The service's name.
         service: String,
@@ -62,12 +62,14 @@ pub enum Change {
         /// The backend.
         endpoint: Endpoint,
     },
-    /// Gives a backend no new flows; those it has stay.
-    DrainBackend {
+    /// Puts a backend to work, drains it or takes it out of service.
+    SetState {
         /// The service's name.
         service: String,
         /// The backend.
         endpoint: Endpoint,
+        /// What is asked of it.
+        state: AdminState,
     },
     /// Changes a backend's share.
     SetWeight {
@@ -100,7 +102,7 @@ impl Change {
         match self {
             Self::AddBackend { service, .. }
             | Self::RemoveBackend { service, .. }
-            | Self::DrainBackend { service, .. }
+            | Self::SetState { service, .. }
             | Self::SetWeight { service, .. } => Some(service),
             Self::SetLimit { service, .. } | Self::RemoveLimit { service, .. } => service.as_deref(),
         }
@@ -250,6 +252,7 @@ impl<D: Datapath + 'static> Controller<D> {
             Self { core, neighbors, checker: Checker::new(reports_sender), reports, requests, announced };
         controller.look_up_until(FIRST_ANSWERS, None).await?;
         controller.core.settle_slots()?;
+        controller.core.open();
         controller.checker.update(controller.core.wanted_checks());
         Ok((controller, Handle { requests: requests_sender }))
     }
@@ -312,6 +315,7 @@ impl<D: Datapath + 'static> Controller<D> {
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut finished = Vec::new();
         loop {
+            let step = self.core.until_next_step();
             tokio::select! {
                 request = self.requests.recv() => match request {
                     Some(request) => self.answer(request, attachments).await?,
@@ -324,6 +328,9 @@ impl<D: Datapath + 'static> Controller<D> {
                 changed = self.neighbors.changed() => {
                     changed?;
                     self.follow_kernel().await?;
+                }
+                () = sleep(step.unwrap_or_default()), if step.is_some() => {
+                    tell_passing(block_in_place(|| self.core.follow_time()).map_err(Into::into))?;
                 }
                 _ = sweeps.tick(), if self.core.has_moving_slots() => {
                     let begun = Instant::now();

@@ -22,7 +22,7 @@ use lb_common::wire::{Ipv4Address, Ipv6Address, protocol};
 use siphasher::sip::SipHasher24;
 
 use crate::datapath::Capacity;
-use crate::model::{Backend, Endpoint, ForwardMode, LimiterKey, Protocol, Service};
+use crate::model::{Backend, Endpoint, ForwardMode, LimiterKey, Protocol, Service, Weight};
 use limiters::Limiters;
 use ranges::{Range, Ranges};
 pub(crate) use slots::Ids;
@@ -77,8 +77,8 @@ pub enum Standing {
     Dead,
     /// It keeps the flows it has and takes no new ones.
     Draining,
-    /// It takes new flows, according to its weight.
-    Serving,
+    /// It takes new flows, according to this weight.
+    Serving(Weight),
 }
 
 /// One service's place.
@@ -455,7 +455,7 @@ fn next_slots(
     for backend in &service.backends {
         let Some(id) = placed.ids.get(&backend.endpoint).copied() else { continue };
         let standing = standing(service, backend);
-        let weight = if standing == Standing::Serving { backend.weight.0 } else { 0 };
+        let weight = if let Standing::Serving(weight) = standing { weight.0 } else { 0 };
         candidates.push(Candidate { id, weight, identity: identity(backend.endpoint) });
         alive.extend((standing != Standing::Dead).then_some(id));
     }

@@ -5,6 +5,8 @@ use lb_common::layout::{CLOSED, USABLE};
 use lb_common::slot::Slot;
 use proptest::prelude::*;
 
+const SERVING: Standing = Standing::Serving(Weight(100));
+
 fn endpoint(text: &str) -> Endpoint {
     text.parse().unwrap()
 }
@@ -51,7 +53,7 @@ fn empty() -> Placement {
 }
 
 fn all(_: &Service, _: &Backend) -> Standing {
-    Standing::Serving
+    SERVING
 }
 
 #[test]
@@ -81,9 +83,7 @@ fn tables_follow_who_takes_traffic() {
     let both = empty().next(&wanted, all).unwrap();
     assert_eq!(both.service("web").unwrap().owned_slots().values().sum::<u32>(), 251);
     let first = backend(1).endpoint;
-    let one = both
-        .next(&wanted, |_, b| if b.endpoint == first { Standing::Serving } else { Standing::Dead })
-        .unwrap();
+    let one = both.next(&wanted, |_, b| if b.endpoint == first { SERVING } else { Standing::Dead }).unwrap();
     assert_eq!(one.service("web").unwrap().owned_slots()[&backend(2).endpoint], 0);
     let none = one.next(&wanted, |_, _| Standing::Dead).unwrap();
     assert!(none.service("web").unwrap().table().is_empty());
@@ -125,10 +125,10 @@ fn rendered(placement: &Placement, wanted: &Services) -> (lb_common::layout::Ser
 
 #[test]
 fn slots_move_only_where_the_table_changes_and_keep_their_flows() {
-    use Standing::{Dead, Draining, Serving};
-    let first = empty().next(&web(), standings([Serving, Serving, Dead])).unwrap();
+    use Standing::{Dead, Draining};
+    let first = empty().next(&web(), standings([SERVING, SERVING, Dead])).unwrap();
     assert!(!first.is_moving(), "there is no flow to keep");
-    let second = first.next(&web(), standings([Serving; 3])).unwrap();
+    let second = first.next(&web(), standings([SERVING; 3])).unwrap();
     let (before, after) = (slots_of(&first), slots_of(&second));
     for ((was, ..), (is, fallback, moves)) in before.iter().zip(&after) {
         assert_eq!((*fallback, *moves), (*was, was != is));
@@ -138,20 +138,20 @@ fn slots_move_only_where_the_table_changes_and_keep_their_flows() {
         (moved, moved),
         (second.disruption_since(&first).moved, second.service("web").unwrap().moving())
     );
-    let third = second.next(&web(), standings([Draining, Serving, Serving])).unwrap();
+    let third = second.next(&web(), standings([Draining, SERVING, SERVING])).unwrap();
     assert!(slots_of(&third).iter().all(|slot| slot.0 != 0), "a draining backend owns nothing");
     let oldest_stay =
         slots_of(&third).iter().zip(&before).all(|((.., fallback, _), (was, ..))| fallback == was);
     assert!(oldest_stay, "flows from before the first move");
-    let fourth = third.next(&web(), standings([Dead, Serving, Serving])).unwrap();
+    let fourth = third.next(&web(), standings([Dead, SERVING, SERVING])).unwrap();
     let named = |id| slots_of(&fourth).iter().any(|slot| slot.0 == id || slot.1 == id);
     assert!(!named(0), "nothing names the dead");
 }
 
 #[test]
 fn nobody_for_new_flows_leaves_the_slots_as_they_are() {
-    use Standing::{Dead, Draining, Serving};
-    let open = empty().next(&web(), standings([Serving, Serving, Dead])).unwrap();
+    use Standing::{Dead, Draining};
+    let open = empty().next(&web(), standings([SERVING, SERVING, Dead])).unwrap();
     assert_eq!(
         (rendered(&open, &web()).0.flags & CLOSED, rendered(&open, &web()).1),
         (0, [true, true, false])
@@ -164,7 +164,7 @@ fn nobody_for_new_flows_leaves_the_slots_as_they_are() {
     assert_eq!(closed.disruption_since(&open), Disruption::default());
     let one = closed.next(&web(), standings([Draining, Dead, Dead])).unwrap();
     assert!(slots_of(&one).iter().all(|slot| slot.0 == 0 && slot.1 == 0));
-    let again = one.next(&web(), standings([Draining, Dead, Serving])).unwrap();
+    let again = one.next(&web(), standings([Draining, Dead, SERVING])).unwrap();
     assert!(slots_of(&again).iter().all(|slot| *slot == (2, 0, true)));
     let nobody = again.next(&web(), standings([Dead; 3])).unwrap();
     let (entry, _) = rendered(&nobody, &web());
@@ -184,9 +184,9 @@ fn another_table_size_is_another_table() {
 
 #[test]
 fn slots_age_settle_and_wait_for_dissenters() {
-    use Standing::{Dead, Serving};
-    let first = empty().next(&web(), standings([Serving, Serving, Dead])).unwrap();
-    let mut moved = first.next(&web(), standings([Serving; 3])).unwrap();
+    use Standing::Dead;
+    let first = empty().next(&web(), standings([SERVING, SERVING, Dead])).unwrap();
+    let mut moved = first.next(&web(), standings([SERVING; 3])).unwrap();
     let (second, minute) = (Duration::from_secs(1), 60_000_000_000);
     let agree = |_| false;
     assert!(moved.calmed(agree, second, u64::MAX - 1).is_none(), "the tables do not hold it yet");
@@ -207,11 +207,11 @@ fn slots_age_settle_and_wait_for_dissenters() {
 
 #[test]
 fn a_slot_that_moves_on_has_moved_since_its_first_move() {
-    use Standing::{Dead, Draining, Serving};
-    let first = empty().next(&web(), standings([Serving, Dead, Dead])).unwrap();
-    let mut second = first.next(&web(), standings([Draining, Serving, Dead])).unwrap();
+    use Standing::{Dead, Draining};
+    let first = empty().next(&web(), standings([SERVING, Dead, Dead])).unwrap();
+    let mut second = first.next(&web(), standings([Draining, SERVING, Dead])).unwrap();
     second.publish(1);
-    let mut third = second.next(&web(), standings([Draining, Draining, Serving])).unwrap();
+    let mut third = second.next(&web(), standings([Draining, Draining, SERVING])).unwrap();
     third.publish(800_000_000_000);
     let aged = third.calmed(|_| true, Duration::ZERO, 900_000_000_001).unwrap();
     assert!(slots_of(&aged).iter().all(|slot| *slot == (2, 2, true)));
@@ -219,8 +219,8 @@ fn a_slot_that_moves_on_has_moved_since_its_first_move() {
 
 #[test]
 fn what_leaves_flows_behind() {
-    use Standing::{Dead, Serving};
-    let first = empty().next(&web(), standings([Serving, Serving, Dead])).unwrap();
+    use Standing::Dead;
+    let first = empty().next(&web(), standings([SERVING, SERVING, Dead])).unwrap();
     let without = services([service("web", "192.0.2.1:80", [1, 2])]);
     assert!(!first.leaves_flows(&first.next(&without, all).unwrap()), "no slot moves, nothing is remembered");
     let moving = first.next(&web(), all).unwrap();
@@ -273,31 +273,30 @@ fn entry_for<'a>(
 }
 
 fn standing() -> impl Strategy<Value = Standing> {
-    prop_oneof![Just(Standing::Dead), Just(Standing::Draining), Just(Standing::Serving)]
+    let serving = (0u16..3).prop_map(|weight| Standing::Serving(Weight(weight)));
+    prop_oneof![1 => Just(Standing::Dead), 1 => Just(Standing::Draining), 2 => serving]
 }
 
 proptest! {
     /// Through any history of standings and weights, slots are owned as the table says, and name nobody who is dead.
     #[test]
     fn slots_name_the_living(
-        history in prop::collection::vec(prop::collection::vec((standing(), 0u16..3), 5..=5), 1..8)
+        history in prop::collection::vec(prop::collection::vec(standing(), 5..=5), 1..8)
     ) {
         let mut placement = empty();
         for present in history {
-            let mut wanted = services([service("web", "192.0.2.1:80", 0..5)]);
-            let backends = &mut wanted.get_mut("web").unwrap().backends;
-            backends.iter_mut().zip(&present).for_each(|(b, (_, weight))| b.weight = Weight(*weight));
-            let of = |b: &Backend| present[(0..5).position(|n| backend(n).endpoint == b.endpoint).unwrap()].0;
+            let wanted = services([service("web", "192.0.2.1:80", 0..5)]);
+            let of = |b: &Backend| present[(0..5).position(|n| backend(n).endpoint == b.endpoint).unwrap()];
             placement = placement.next(&wanted, |_, b| of(b)).unwrap();
             let placed = placement.service("web").unwrap();
             let owners: Vec<_> = placed.slots().iter().map(|slot| slot.current()).collect();
             prop_assert!(placed.table().is_empty() || placed.table() == owners);
             for slot in placed.slots() {
                 for id in [slot.current(), slot.fallback()] {
-                    prop_assert_ne!(present[usize::from(id.number())].0, Standing::Dead);
+                    prop_assert_ne!(present[usize::from(id.number())], Standing::Dead);
                 }
             }
-            let serves = |(standing, weight): &(Standing, u16)| *standing == Standing::Serving && *weight > 0;
+            let serves = |standing: &Standing| matches!(standing, Standing::Serving(weight) if weight.0 > 0);
             prop_assert_eq!(placed.table().is_empty(), !present.iter().any(serves));
         }
     }

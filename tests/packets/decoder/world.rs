@@ -139,7 +139,8 @@ impl Host {
 
 fn load() -> Result<KernelDatapath> {
     let services = services();
-    let placement = Placement::new(&CAPACITY).next(&services, |_, _| Standing::Serving)?;
+    let placement =
+        Placement::new(&CAPACITY).next(&services, |_, backend| Standing::Serving(backend.weight))?;
     let hops: BTreeMap<IpAddr, NextHop> = services
         .values()
         .flat_map(|service| &service.backends)

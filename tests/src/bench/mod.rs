@@ -126,7 +126,7 @@ fn key() -> HashKey {
 
 /// Where everything stands.
 fn place(datapath: &KernelDatapath, services: &Services) -> Result<Placement> {
-    Ok(Placement::new(&datapath.capacity()).next(services, |_, _| Standing::Serving)?)
+    Ok(Placement::new(&datapath.capacity()).next(services, |_, backend| Standing::Serving(backend.weight))?)
 }
 
 /// What the tables hold for services whose backends are reached by these hops.

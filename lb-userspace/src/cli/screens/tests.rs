@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{Action, Affinity, ForwardMode, Protocol, Weight};
-use crate::view::{LimitedSource, OptionsView, SamplesView, SlotsView};
+use crate::view::{BackendState, LimitedSource, OptionsView, SamplesView, SlotsView};
 
 fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
     ServiceView {
@@ -22,12 +22,14 @@ fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
     }
 }
 
-fn backend(address: &str, state: AdminState, health: HealthState) -> BackendView {
+fn backend(address: &str, state: BackendState, health: HealthState, effective: u16) -> BackendView {
     BackendView {
         address: address.to_owned(),
         state,
+        drain_seconds_left: None,
         health,
         weight: Weight(100),
+        effective_weight: Weight(effective),
         share: 1.0 / 3.0,
         next_hop: "eth0 (02:00:00:00:00:01)".to_owned(),
         reachable: true,
@@ -99,24 +101,36 @@ api      192.0.2.10:80  tcp       dsr-l2       2/3       1k    64k        100   
 
 #[test]
 fn backends_are_a_table() {
-    let mut lost = backend("[2001:db8::1]:80", AdminState::Ready, HealthState::Unchecked);
+    let mut lost = backend("[2001:db8::1]:80", BackendState::Ready, HealthState::Unchecked, 0);
     lost.reachable = false;
     lost.next_hop = "no route".to_owned();
     lost.since_seconds = None;
     lost.last_check = String::new();
     lost.share = 0.0;
+    let drains = |seconds| {
+        let backend = backend("10.0.1.2:80", BackendState::Drain, HealthState::Up, 0);
+        BackendView { drain_seconds_left: seconds, ..backend }
+    };
     let views = [
-        backend("10.0.1.1:80", AdminState::Ready, HealthState::Up),
-        backend("10.0.1.2:80", AdminState::Drain, HealthState::Up),
-        backend("10.0.1.3:80", AdminState::Ready, HealthState::Down),
+        backend("10.0.1.1:80", BackendState::Ready, HealthState::Up, 100),
+        backend("10.0.1.1:80", BackendState::Ready, HealthState::Up, 19),
+        drains(None),
+        drains(Some(240)),
+        drains(Some(0)),
+        backend("10.0.1.3:80", BackendState::Ready, HealthState::Down, 0),
+        backend("10.0.1.4:80", BackendState::Maintenance, HealthState::Up, 0),
         lost,
     ];
     let expected = "\
-BACKEND           STATE  HEALTH     WEIGHT   SHARE  PACKETS  BYTES  SINCE  NEXT HOP                  LAST CHECK
-10.0.1.1:80       ready  up            100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
-10.0.1.2:80       drain  up          0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
-10.0.1.3:80       ready  down        0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
-[2001:db8::1]:80  ready  unchecked   0/100   0.0 %    92.1k  12.3M  -      no route                  -
+BACKEND           STATE          HEALTH     WEIGHT   SHARE  PACKETS  BYTES  SINCE  NEXT HOP                  LAST CHECK
+10.0.1.1:80       ready          up            100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+10.0.1.1:80       ready          up         19/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+10.0.1.2:80       drain          up          0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+10.0.1.2:80       drain (4m)     up          0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+10.0.1.2:80       drain (ended)  up          0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+10.0.1.3:80       ready          down        0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+10.0.1.4:80       maintenance    up          0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
+[2001:db8::1]:80  ready          unchecked   0/100   0.0 %    92.1k  12.3M  -      no route                  -
 ";
     assert_eq!(backends(&views), expected);
 }

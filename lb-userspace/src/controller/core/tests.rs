@@ -13,6 +13,7 @@ use crate::model::{ForwardMode, Protocol, ServiceOptions, Weight};
 mod histories;
 mod limited;
 mod lists;
+mod phases;
 mod racing;
 mod simulation;
 mod world;
@@ -115,7 +116,11 @@ fn remove(last: u8) -> Change {
 }
 
 fn drain(last: u8) -> Change {
-    Change::DrainBackend { service: "web".to_owned(), endpoint: endpoint(last) }
+    ask(last, AdminState::Drain { timeout: None })
+}
+
+fn ask(last: u8, state: AdminState) -> Change {
+    Change::SetState { service: "web".to_owned(), endpoint: endpoint(last), state }
 }
 
 #[test]
@@ -146,6 +151,8 @@ fn a_refused_change_changes_nothing() {
     assert!(refused(core.change(add(1)).unwrap_err()));
     assert!(not_found(core.change(remove(7)).unwrap_err()));
     assert!(not_found(core.change(drain(7)).unwrap_err()));
+    assert!(not_found(core.change(ask(7, AdminState::Maintenance)).unwrap_err()));
+    assert!(not_found(core.change(ask(7, AdminState::Ready)).unwrap_err()));
     let elsewhere = Change::RemoveBackend { service: "wbe".to_owned(), endpoint: endpoint(1) };
     let error = core.change(elsewhere).unwrap_err();
     assert_eq!(error.to_string(), "there is no service \"wbe\"; there are: web");
@@ -242,7 +249,13 @@ fn a_drained_backend_has_no_slots_and_can_come_back() {
     let mut core = core();
     core.change(drain(1)).unwrap();
     assert_eq!(shares(&core), ["10.0.1.1:80 0", "10.0.1.2:80 100"]);
-    assert_eq!(core.change(add(1)).unwrap().summary, "web: backend 10.0.1.1:80 is ready again");
+    assert_eq!(
+        core.change(add(1)).unwrap_err().to_string(),
+        "service web: backend 10.0.1.1:80 is there already, in state drain: put it back to work with `lb backend \
+         ready web 10.0.1.1:80`"
+    );
+    let ready = core.change(ask(1, AdminState::Ready)).unwrap();
+    assert_eq!(ready.summary, "web: backend 10.0.1.1:80 is ready");
     assert_eq!(shares(&core)[0], "10.0.1.1:80 50");
 }
 

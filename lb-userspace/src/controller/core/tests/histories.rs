@@ -12,7 +12,9 @@ const BACKENDS: u8 = 9;
 enum Step {
     Add(usize, u8),
     Remove(usize, u8),
-    Drain(usize, u8),
+    Drain(usize, u8, Option<u64>),
+    Ready(usize, u8),
+    Maintain(usize, u8),
     Weigh(usize, u8, u16),
     Check(usize, u8, bool),
     Reach(u8, bool),
@@ -25,11 +27,14 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let (service, last) = (|| 0..SERVICES.len(), || 1..=BACKENDS);
+    let timeout = prop::option::of(1u64..30);
     let some = || prop::collection::vec(any::<prop::sample::Index>(), 1..8);
     prop_oneof![
         3 => (service(), last()).prop_map(|(s, b)| Step::Add(s, b)),
+        2 => (service(), last()).prop_map(|(s, b)| Step::Ready(s, b)),
+        1 => (service(), last()).prop_map(|(s, b)| Step::Maintain(s, b)),
         2 => (service(), last()).prop_map(|(s, b)| Step::Remove(s, b)),
-        3 => (service(), last()).prop_map(|(s, b)| Step::Drain(s, b)),
+        3 => (service(), last(), timeout).prop_map(|(s, b, timeout)| Step::Drain(s, b, timeout)),
         2 => (service(), last(), 0u16..4).prop_map(|(s, b, w)| Step::Weigh(s, b, w * 50)),
         2 => (service(), last(), any::<bool>()).prop_map(|(s, b, passes)| Step::Check(s, b, passes)),
         2 => (last(), prop::bool::weighted(0.7)).prop_map(|(b, found)| Step::Reach(b, found)),
@@ -45,7 +50,9 @@ fn take(world: &mut World, step: &Step) {
     match step {
         Step::Add(service, last) => world.add(*service, *last),
         Step::Remove(service, last) => world.remove(*service, *last),
-        Step::Drain(service, last) => world.drain(*service, *last),
+        Step::Drain(service, last, timeout) => world.drain(*service, *last, *timeout),
+        Step::Ready(service, last) => world.ready(*service, *last),
+        Step::Maintain(service, last) => world.maintain(*service, *last),
         Step::Weigh(service, last, weight) => world.weigh(*service, *last, *weight),
         Step::Check(service, last, passes) => world.check(*service, *last, *passes),
         Step::Reach(last, found) => world.reach(*last, *found),
@@ -70,8 +77,16 @@ fn take(world: &mut World, step: &Step) {
 
 proptest! {
     #[test]
-    fn no_live_flow_moves(history in prop::collection::vec(step(), 1..60), seed: u64, odds in 0usize..6) {
+    fn no_live_flow_moves(
+        history in prop::collection::vec(step(), 1..60),
+        slow_start in prop::option::of(1u64..60),
+        seed: u64,
+        odds in 0usize..6,
+    ) {
         let mut world = World::new(31, 128, odds, seed);
+        if let Some(seconds) = slow_start {
+            world.start_slowly(seconds);
+        }
         for step in &history {
             take(&mut world, step);
             prop_assume!(world.evicted() == 0);
@@ -87,7 +102,7 @@ fn a_sweep_waits_for_what_is_under_way() {
     let mut world = World::new(31, 128, 0, 1);
     world.add(0, 3);
     let flows: Vec<usize> = (0..40).map(|_| world.open_slowly(0)).collect();
-    world.drain(0, 3);
+    world.drain(0, 3, None);
     world.core.sweep().unwrap();
     for flow in &flows {
         world.talk(*flow);
@@ -119,7 +134,7 @@ fn slots_settle() {
     let mut world = World::new(31, 128, 3, 7);
     (0..40).for_each(|_| _ = world.open(0));
     world.add(0, 3);
-    world.drain(0, 1);
+    world.drain(0, 1, None);
     assert!(world.core.has_moving_slots());
     (0..40).for_each(|_| _ = world.open(0));
     for number in 0..80 {

@@ -68,6 +68,8 @@ struct Scenario {
     flood: usize,
     /// Whether backends also fail and recover.
     failures: bool,
+    /// Whether weights rise, and drains end.
+    slowly: bool,
 }
 
 /// Live connections that were sent to another backend although theirs was alive.
@@ -114,6 +116,9 @@ impl Simulation {
     }
 
     fn run(mut self, scenario: Scenario) -> Broken {
+        if scenario.slowly {
+            self.world.start_slowly(CHANGES);
+        }
         for second in 0..SECONDS {
             if second % CHANGES == CHANGES / 2 {
                 self.change(scenario);
@@ -136,12 +141,13 @@ impl Simulation {
         let serving = (1..=BACKENDS).filter(|last| self.world.serves(0, *last)).count();
         if !self.world.serves(0, last) {
             self.world.add(0, last);
+            self.world.ready(0, last);
             self.world.check(0, last, true);
         } else if serving > 20 {
             if scenario.failures && self.world.random(2) == 0 {
                 self.world.check(0, last, false);
             } else {
-                self.world.drain(0, last);
+                self.world.drain(0, last, scenario.slowly.then_some(2 * CHANGES));
             }
         }
     }
@@ -182,10 +188,17 @@ impl Simulation {
 #[test]
 fn settled_slots_break_no_connection_without_a_flood_and_few_under_one() {
     for failures in [false, true] {
-        let calm = Simulation::new().run(Scenario { flood: 0, failures });
+        let calm = Simulation::new().run(Scenario { flood: 0, failures, slowly: false });
         assert_eq!(calm.settled, 0);
         assert!(calm.plain > 200, "{calm:?}");
-        let flooded = Simulation::new().run(Scenario { flood: 1_000, failures });
+        let flooded = Simulation::new().run(Scenario { flood: 1_000, failures, slowly: false });
         assert!(flooded.settled * 10 < flooded.recent, "{flooded:?}");
     }
+}
+
+#[test]
+fn slow_starts_and_drains_that_end_break_no_connection_either() {
+    let calm = Simulation::new().run(Scenario { flood: 0, failures: true, slowly: true });
+    assert_eq!(calm.settled, 0);
+    assert!(calm.plain > 200, "{calm:?}");
 }

@@ -18,8 +18,21 @@ pub(super) const IDLE: u64 = 20;
 #[derive(Clone, Copy, Debug, Default)]
 struct Member {
     present: bool,
-    drains: bool,
+    state: State,
     failed: bool,
+}
+
+/// What is asked of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Ready,
+    /// Until its flows are given up, with the time-out that was asked for.
+    Drains {
+        until: Option<u64>,
+        timeout: Option<u64>,
+    },
+    Maintenance,
 }
 
 /// The controller, its tables, the clients, and what is true of the backends.
@@ -64,7 +77,17 @@ impl World {
         }
         let mut world = Self { core, members, lost: BTreeSet::new(), since_sweep: 0 };
         world.look_around();
+        world.core.open();
         world
+    }
+
+    /// From now on weights rise for so many seconds, in both services.
+    pub(super) fn start_slowly(&mut self, seconds: u64) {
+        let mut services = self.core.services.clone();
+        for service in services.values_mut() {
+            service.options.slow_start = Some(Duration::from_secs(seconds));
+        }
+        self.core.set_services(services).unwrap();
     }
 
     pub(super) fn tables(&mut self) -> &mut Racing {
@@ -99,12 +122,9 @@ impl World {
         self.with_deaths(|world| world.core.change(change)).unwrap();
     }
 
-    /// Adds a backend, or puts it back to work.
     pub(super) fn add(&mut self, service: usize, last: u8) {
-        let Member { present, drains, .. } = *self.member(service, last);
-        if !present || drains {
-            let failed = present && self.member(service, last).failed;
-            *self.member(service, last) = Member { present: true, drains: false, failed };
+        if !self.member(service, last).present {
+            *self.member(service, last) = Member { present: true, ..Member::default() };
             let name = SERVICES[service].0.to_owned();
             self.change(Change::AddBackend { service: name, backend: member_backend(service, last, 100) });
         }
@@ -117,11 +137,35 @@ impl World {
         }
     }
 
-    pub(super) fn drain(&mut self, service: usize, last: u8) {
+    fn ask(&mut self, service: usize, last: u8, state: AdminState) {
+        let endpoint = member_backend(service, last, 0).endpoint;
+        self.change(Change::SetState { service: SERVICES[service].0.to_owned(), endpoint, state });
+    }
+
+    /// Drains a backend, for ever or for so many seconds. The same again changes nothing.
+    pub(super) fn drain(&mut self, service: usize, last: u8, timeout: Option<u64>) {
+        let now = self.tables().clock();
+        let Member { present: true, state, .. } = self.member(service, last) else { return };
+        if !matches!(state, State::Drains { timeout: old, .. } if *old == timeout) {
+            *state = State::Drains { until: timeout.map(|seconds| now + seconds * SECOND), timeout };
+        }
+        let timeout = timeout.map(Duration::from_secs);
+        self.ask(service, last, AdminState::Drain { timeout });
+    }
+
+    /// Puts a backend back to work.
+    pub(super) fn ready(&mut self, service: usize, last: u8) {
         if self.member(service, last).present {
-            self.member(service, last).drains = true;
-            let endpoint = member_backend(service, last, 0).endpoint;
-            self.change(Change::DrainBackend { service: SERVICES[service].0.to_owned(), endpoint });
+            self.member(service, last).state = State::Ready;
+            self.ask(service, last, AdminState::Ready);
+        }
+    }
+
+    /// Takes a backend out of service.
+    pub(super) fn maintain(&mut self, service: usize, last: u8) {
+        if self.member(service, last).present {
+            self.member(service, last).state = State::Maintenance;
+            self.ask(service, last, AdminState::Maintenance);
         }
     }
 
@@ -212,6 +256,9 @@ impl World {
         let now = self.tables().clock() + SECOND;
         self.tables().finish_all();
         self.tables().inner.set_now(now);
+        if self.core.until_next_step() == Some(Duration::ZERO) {
+            self.with_deaths(|world| world.core.follow_time()).unwrap();
+        }
         for number in 0..self.flows() {
             if self.flow(number).is_some_and(|flow| now - flow.last >= (IDLE - 1) * SECOND) {
                 self.talk(number);
@@ -263,12 +310,17 @@ impl World {
     /// Whether a backend is alive.
     pub(super) fn is_alive(&self, service: usize, last: u8) -> bool {
         let member = self.members[service][usize::from(last - 1)];
-        member.present && !member.failed && !self.lost.contains(&last)
+        let wanted = match member.state {
+            State::Ready => true,
+            State::Drains { until, .. } => until.is_none_or(|until| self.core.datapath.clock() < until),
+            State::Maintenance => false,
+        };
+        member.present && wanted && !member.failed && !self.lost.contains(&last)
     }
 
     /// Whether a backend takes new flows.
     pub(super) fn serves(&self, service: usize, last: u8) -> bool {
-        self.is_alive(service, last) && !self.members[service][usize::from(last - 1)].drains
+        self.is_alive(service, last) && self.members[service][usize::from(last - 1)].state == State::Ready
     }
 
     /// Flows that are remembered, as the status tells it.
