@@ -18,7 +18,8 @@ use crate::slot::Slot;
 use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac, MacPair};
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2), as two words of its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
 pub struct VipKey {
     /// The first eight bytes.
     pub high: u64,
@@ -308,7 +309,14 @@ impl LimiterEntry {
     /// The hash of a packet's source among this limiter's.
     #[inline(always)]
     pub fn hash(&self, key: &HashKey, source: VipKey) -> u64 {
-        key.source([source.high & self.mask[0], source.low & self.mask[1]], self.salt)
+        let VipKey { high, low } = self.masked(source);
+        key.source([high, low], self.salt)
+    }
+
+    /// A source as far as this limiter tells it from others.
+    #[inline(always)]
+    pub const fn masked(&self, source: VipKey) -> VipKey {
+        VipKey { high: source.high & self.mask[0], low: source.low & self.mask[1] }
     }
 
     /// Whether it counts the packet at all.
@@ -519,6 +527,13 @@ impl FlowCounts {
         }
     }
 }
+
+/// Bytes of the buffer in which [`crate::limiter::sample::OverSample`]s wait to be fetched, each with eight bytes of the
+/// kernel's own: room for 16 384.
+pub const OVER_SAMPLES_BYTES: usize = 1 << 19;
+/// Samples that the buffer has room for.
+pub const OVER_SAMPLES_ROOM: usize =
+    OVER_SAMPLES_BYTES / (size_of::<crate::limiter::sample::OverSample>() + 8);
 
 /// Place of the program that runs [`crate::pipeline::detour`] among those that `balance` goes on to.
 pub const DETOUR: u32 = 0;

@@ -1,6 +1,7 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
 mod backends;
+mod limited;
 mod lists;
 mod suggestion;
 
@@ -14,6 +15,7 @@ use crate::config::{LimitKeys, show_duration};
 use crate::model::{Action, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions};
 
 pub use self::backends::{AddBackend, BackendState, BackendView, DrainBackend, HealthState, SetBackend};
+pub use self::limited::{LimitedSource, LimitedView, SamplesView};
 pub use self::lists::{ListsView, PrefixList};
 pub use self::suggestion::{Busiest, Suggestion};
 
@@ -34,6 +36,8 @@ pub struct Status {
     pub flows: FlowsView,
     /// How full the deny and the allow list are.
     pub lists: ListsView,
+    /// What became of the samples of packets over limits.
+    pub limiter_samples: SamplesView,
     /// What is not well, a sentence each; empty when all is well.
     pub warnings: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! The controller without its tasks: everything it knows, and what follows from each thing it learns.
 
+mod limited;
 mod lists;
 mod phases;
 mod suggestions;
@@ -18,6 +19,7 @@ use self::phases::Phases;
 use super::contended::Contended;
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
+use super::limited::Limited;
 use super::{Change, ChangeError, edits};
 use crate::config::limit_keys;
 use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
@@ -78,6 +80,7 @@ pub(super) struct Core<D> {
     ledger: Ledger,
     pressure: Pressure,
     contended: Contended,
+    limited: Limited,
     generation: u64,
     interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
@@ -103,6 +106,7 @@ impl<D: Datapath> Core<D> {
             ledger: Ledger::default(),
             pressure: Pressure::default(),
             contended: Contended::default(),
+            limited: Limited::new(Instant::now()),
             generation: 0,
             interfaces: BTreeMap::new(),
             behind: false,
@@ -361,6 +365,7 @@ impl<D: Datapath> Core<D> {
             services: services?,
             flows: self.flows_view()?,
             lists: self.lists_view(),
+            limiter_samples: self.samples_view()?,
             warnings: self.warnings(),
         })
     }

@@ -2,9 +2,10 @@
 
 use lb_common::flow::{Detail, Entry};
 use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::limiter::sample::OverSample;
 use lb_common::lists::Side;
 
-use super::{Capacity, Datapath, ListEntry, MemoryDatapath, Store, TableError};
+use super::{Capacity, Datapath, ListEntry, MemoryDatapath, SampleCounts, Store, TableError};
 
 /// A [`Datapath`] made of another one. What is not implemented is done by the inner one.
 pub(crate) trait Double: Send {
@@ -91,6 +92,14 @@ impl<D: Double> Datapath for D {
 
     fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
         self.inner_mut().clear_meter(meter)
+    }
+
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        self.inner_mut().take_over_samples()
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        self.inner().sample_counts()
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

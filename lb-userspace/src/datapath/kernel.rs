@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
-use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, LimiterCounts, OVER_SAMPLES_ROOM, Withheld};
 use lb_common::limiter::meter::METERS;
+use lb_common::limiter::sample::{LANES, OverSample, Sampler};
 use lb_common::lists::Side;
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
@@ -22,8 +23,8 @@ use super::mapping::{Mapping, Row};
 use super::object::{counters, program, row};
 use super::program_log::ProgramLog;
 use super::{
-    BALANCER_OBJECT, Capacity, Datapath, ListEntry, METER_WORDS, Store, Table, TableError, no_meter,
-    settings, words_of_meter,
+    BALANCER_OBJECT, Capacity, Datapath, ListEntry, METER_WORDS, SampleCounts, Store, Table, TableError,
+    no_meter, settings, words_of_meter,
 };
 
 /// The oldest kernel that runs the program: compare-and-swap in BPF came with 5.12, and 6.1 is the oldest we test.
@@ -99,6 +100,8 @@ pub struct KernelDatapath {
     withheld: PerCpuArray<MapData, Row<Withheld>>,
     limiter_counts: PerCpuArray<MapData, Row<LimiterCounts>>,
     flow_counts: PerCpuArray<MapData, Row<FlowCounts>>,
+    samplers: PerCpuArray<MapData, Row<Sampler>>,
+    over_samples: RingBuf<MapData>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -167,6 +170,8 @@ impl KernelDatapath {
         Ok(Self {
             limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
+            samplers: counters(&mut ebpf, "SAMPLERS")?,
+            over_samples: ring(&mut ebpf, "OVER_SAMPLES")?,
             forwarded: counters(&mut ebpf, "FORWARDED")?,
             withheld: counters(&mut ebpf, "WITHHELD")?,
             reasons: counters(&mut ebpf, "REASONS")?,
@@ -225,6 +230,11 @@ fn list(ebpf: &mut Ebpf, name: &'static str) -> Result<ListTable, LoadError> {
         Some(Map::LpmTrie(map)) => Ok(ListTable::new(name, map)),
         _ => Err(LoadError::Incomplete(name)),
     }
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadError> {
+    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete(name))?;
+    RingBuf::try_from(map).map_err(|source| LoadError::Table { name, source })
 }
 
 /// Words of one set of the flow table.
@@ -334,6 +344,24 @@ impl Datapath for KernelDatapath {
 
     fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
         words_of_meter(meter).try_for_each(|word| self.meters.store(word, 0)).ok_or_else(|| no_meter(meter))
+    }
+
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        let mut samples = Vec::new();
+        // No more than there is room for: the program may go on telling as fast as they are fetched.
+        while samples.len() < OVER_SAMPLES_ROOM
+            && let Some(bytes) = self.over_samples.next()
+        {
+            samples.extend(bytemuck::try_pod_read_unaligned::<OverSample>(&bytes).ok());
+        }
+        samples
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        (0..LANES).try_fold(SampleCounts::default(), |sum, lane| {
+            let cpus = row(&self.samplers, "SAMPLERS", lane)?.into_iter();
+            Ok(cpus.fold(sum, |sum, Row(sampler)| sum.and(sampler)))
+        })
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

@@ -7,9 +7,11 @@ use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
 use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
-    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet, Withheld,
+    MAX_INTERFACES, OVER_SAMPLES_ROOM, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet,
+    Withheld,
 };
 use lb_common::limiter::meter::{METERS, REGISTER_SETS};
+use lb_common::limiter::sample::{LANES, OverSample, Sampler};
 use lb_common::limiter::{LimiterEvent, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
@@ -17,7 +19,9 @@ use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
 
 use super::lists::MemoryList;
-use super::{Capacity, Datapath, ListEntry, Store, Table, TableError, no_meter, settings, words_of_meter};
+use super::{
+    Capacity, Datapath, ListEntry, SampleCounts, Store, Table, TableError, no_meter, settings, words_of_meter,
+};
 
 /// Tables, counters and a clock that stands still until it is set.
 #[derive(Clone)]
@@ -40,6 +44,8 @@ pub struct MemoryDatapath {
     forwarded: RefCell<Vec<Forwarded>>,
     withheld: RefCell<Vec<Withheld>>,
     limiter_counts: RefCell<Vec<LimiterCounts>>,
+    samplers: [Cell<Sampler>; LANES as usize],
+    over_samples: RefCell<Vec<OverSample>>,
     reasons: RefCell<Vec<u64>>,
     now: Cell<u64>,
 }
@@ -70,6 +76,8 @@ impl MemoryDatapath {
             forwarded: RefCell::new(zeros(capacity.backends)),
             withheld: RefCell::new(zeros(capacity.services)),
             limiter_counts: RefCell::new(zeros(capacity.limiter_counters())),
+            samplers: <[Cell<Sampler>; LANES as usize]>::default(),
+            over_samples: RefCell::default(),
             reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
             now: Cell::new(1),
         }
@@ -187,6 +195,15 @@ impl Datapath for MemoryDatapath {
         Ok(())
     }
 
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        self.over_samples.take()
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        let counts = self.samplers.iter().map(Cell::get);
+        Ok(counts.fold(SampleCounts::default(), SampleCounts::and))
+    }
+
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {
         Ok(self.flow_counts.get())
     }
@@ -283,6 +300,27 @@ impl Tables for MemoryDatapath {
     fn count_limiter(&self, row: u32, event: LimiterEvent) {
         if let Some(counts) = self.limiter_counts.borrow_mut().get_mut(row as usize) {
             counts.count(event);
+        }
+    }
+
+    fn meet_over(&self, lane: u32, period: u32) -> u32 {
+        let Some(sampler) = self.samplers.get(lane as usize) else { return 0 };
+        let mut changed = sampler.get();
+        let weight = changed.meet(period, &self.settings.hash_key);
+        sampler.set(changed);
+        weight
+    }
+
+    fn tell_over(&self, lane: u32, sample: &OverSample) {
+        let mut samples = self.over_samples.borrow_mut();
+        let told = samples.len() < OVER_SAMPLES_ROOM;
+        if told {
+            samples.push(*sample);
+        }
+        if let Some(sampler) = self.samplers.get(lane as usize) {
+            let mut counted = sampler.get();
+            counted.count(told);
+            sampler.set(counted);
         }
     }
 

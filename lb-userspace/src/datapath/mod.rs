@@ -29,6 +29,7 @@ use lb_common::layout::{
     MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
 use lb_common::limiter::meter::{METERS, REGISTERS};
+use lb_common::limiter::sample::{OverSample, Sampler};
 use lb_common::lists::{ListKey, Listed, Side};
 use rustix::time::{ClockId, clock_getres};
 
@@ -164,6 +165,23 @@ pub struct ListEntry {
     pub listed: Listed,
 }
 
+/// What became of the samples of packets over limits, all CPUs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SampleCounts {
+    /// Samples that were there to be fetched.
+    pub told: u64,
+    /// Samples for which there was no room, since nobody fetched those before.
+    pub lost: u64,
+}
+
+impl SampleCounts {
+    /// With those of one CPU and lane.
+    #[must_use]
+    fn and(self, Sampler { told, lost, .. }: Sampler) -> Self {
+        Self { told: self.told + told, lost: self.lost + lost }
+    }
+}
+
 /// What went wrong while reading or writing a table.
 #[derive(Debug, thiserror::Error)]
 #[error("table {table}, entry {entry}: {reason}")]
@@ -223,6 +241,11 @@ pub trait Datapath: Send {
 
     /// Lowers all registers of a meter, which no packet asks.
     fn clear_meter(&mut self, meter: u32) -> Result<(), TableError>;
+    /// Fetches what the program has told of packets over limits since the last call.
+    fn take_over_samples(&mut self) -> Vec<OverSample>;
+
+    /// What became of all such samples so far.
+    fn sample_counts(&self) -> Result<SampleCounts, TableError>;
 
     /// What the flow table had to say to packets, all CPUs together.
     fn flow_counts(&self) -> Result<FlowCounts, TableError>;

@@ -11,6 +11,7 @@ use crate::health::CheckOutcome;
 use crate::model::{ForwardMode, Protocol, ServiceOptions, Weight};
 
 mod histories;
+mod limited;
 mod lists;
 mod phases;
 mod racing;
