@@ -260,7 +260,7 @@ fn an_innocent_source_among_spoofed_ones_loses_nothing(tools: Tools) -> Result<(
     ensure_answered(&innocent)?;
     let each = show(cli, "*", "each")?;
     let (echo, flooded) = (cli.service("echo")?, cli.service("flooded")?);
-    ensure!(flood.rate() > SPOOFED as f64 * 0.9, "{flood:?} are too few");
+    ensure!(flood.rate() > SPOOFED / 10 * 9, "{flood:?} are too few");
     ensure!(flood.received == flood.sent && flooded.packets == flood.sent, "{flood:?}, {flooded:?}");
     ensure!(each.over == 0 && each.admitted + each.contended >= flood.sent, "{each:?}, {flooded:?}");
     ensure!(echo.limited == 0 && echo.packets == innocent.total() as u64, "{echo:?}");
