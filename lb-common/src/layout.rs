@@ -18,7 +18,8 @@ use crate::slot::Slot;
 use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac, MacPair};
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2), as two words of its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
 pub struct VipKey {
     /// The first eight bytes.
     pub high: u64,
@@ -291,10 +292,11 @@ pub struct LimiterEntry {
     pub salt: u32,
     /// Row of its counters.
     pub counters: u32,
-    /// [`Self::BYTES`] or [`Self::NEW_CONNECTIONS`], [`Self::EXACT_CLOCK`], and [`Self::DROP`] or [`Self::MARK`].
+    /// [`Self::BYTES`] or [`Self::NEW_CONNECTIONS`], [`Self::EXACT_CLOCK`], and [`Self::DROP`], [`Self::MARK`] or
+    /// [`Self::METERED`].
     pub flags: u32,
-    /// Zero: fills the cache line.
-    pub reserved: u32,
+    /// If [`Self::METERED`]: its meter, see [`crate::limiter::meter`]. In one word with the flags.
+    pub meter: u32,
 }
 
 impl LimiterEntry {
@@ -308,11 +310,20 @@ impl LimiterEntry {
     pub const DROP: u32 = 8;
     /// What is too much is marked.
     pub const MARK: u32 = 16;
+    /// It has a meter, which takes it out of the usual way.
+    pub const METERED: u32 = 32;
 
     /// The hash of a packet's source among this limiter's.
     #[inline(always)]
     pub fn hash(&self, key: &HashKey, source: VipKey) -> u64 {
-        key.source([source.high & self.mask[0], source.low & self.mask[1]], self.salt)
+        let VipKey { high, low } = self.masked(source);
+        key.source([high, low], self.salt)
+    }
+
+    /// A source as far as this limiter tells it from others.
+    #[inline(always)]
+    pub const fn masked(&self, source: VipKey) -> VipKey {
+        VipKey { high: source.high & self.mask[0], low: source.low & self.mask[1] }
     }
 
     /// Whether it counts the packet at all.
@@ -474,6 +485,7 @@ pub struct Withheld {
 }
 
 /// What a limiter said, per CPU. Packets that it does not count, such as those of known connections, are in none of these.
+/// The first [`METERS`](crate::limiter::meter::METERS) rows are those of the meters, of which only `contended` is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct LimiterCounts {
@@ -526,6 +538,13 @@ impl FlowCounts {
         }
     }
 }
+
+/// Bytes of the buffer in which [`crate::limiter::sample::OverSample`]s wait to be fetched, each with eight bytes of the
+/// kernel's own: room for 16 384.
+pub const OVER_SAMPLES_BYTES: usize = 1 << 19;
+/// Samples that the buffer has room for.
+pub const OVER_SAMPLES_ROOM: usize =
+    OVER_SAMPLES_BYTES / (size_of::<crate::limiter::sample::OverSample>() + 8);
 
 /// Place of the program that runs [`crate::pipeline::detour`] among those that `balance` goes on to.
 pub const DETOUR: u32 = 0;

@@ -72,6 +72,7 @@ mod tests {
     use crate::hash::{HashKey, scale};
     use crate::layout::*;
     use crate::limiter::rule::Rule;
+    use crate::limiter::sample::Sampler;
     use crate::slot::{BackendId, Slot};
     use crate::verdict::{AnswerReason, DropReason, PassReason};
     use crate::wire::{Ipv4Address, Ports};
@@ -102,7 +103,7 @@ mod tests {
                 reserved
             }),
             layout!(LimiterRows { first, count }),
-            layout!(LimiterEntry { rule, mask, first_set, set_count, salt, counters, flags, reserved }),
+            layout!(LimiterEntry { rule, mask, first_set, set_count, salt, counters, flags, meter }),
             layout!(BackendEntry { macs, flags, mtu, ifindex, outer_sum, outer, entropy, port, reserved }),
             layout!(InterfaceEntry { mac, known, index, reserved }),
             layout!(Forwarded { packets, bytes, new_flows }),
@@ -113,13 +114,9 @@ mod tests {
             layout!(ServiceOwner { name, backends, slots, retired }),
             layout!(LimiterOwner { name, salt, meaning }),
         ];
-        lines.concat()
-            + &format!(
-                "Rule {} FlowLines {} BucketWords {}\n",
-                size_of::<Rule>(),
-                size_of::<FlowLines>(),
-                size_of::<BucketWords>()
-            )
+        let [rule, flows] = [size_of::<Rule>(), size_of::<FlowLines>()];
+        let [buckets, sampler] = [size_of::<BucketWords>(), size_of::<Sampler>()];
+        lines.concat() + &format!("Rule {rule} FlowLines {flows} BucketWords {buckets} Sampler {sampler}\n")
     }
 
     /// What some words mean, by example.

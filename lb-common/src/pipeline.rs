@@ -23,6 +23,8 @@ use crate::layout::{
     BY_SOURCE, BackendEntry, CLOSED, Features, InterfaceEntry, LISTED, LimiterEntry, MAX_LIMITERS, QUIC,
     Region, ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
 };
+use crate::limiter::meter::measure;
+use crate::limiter::sample::{self, OverSample};
 use crate::limiter::{Asker, BucketSet, ECN_CAPABLE, LimiterEvent, OPENS, Ruling, ask, ask_at_once};
 use crate::link::Link;
 use crate::lists::{Listed, listed};
@@ -89,6 +91,8 @@ pub trait Tables {
     fn bucket_sets(&self) -> u32;
     /// A set of buckets.
     fn buckets(&self, set: u32) -> Option<Self::Buckets<'_>>;
+    /// A set of the meters' registers: [`crate::limiter::meter`].
+    fn registers(&self, set: u32) -> Option<Self::Buckets<'_>>;
     /// The set of remembered flows for a flow's hash.
     fn flows(&self, hash: u64) -> Option<Self::Flows<'_>>;
     /// The set of remembered fragments for the hash of a fragmented datagram.
@@ -105,6 +109,22 @@ pub trait Tables {
         Self: Sized,
     {
         ask(self, row, asker)
+    }
+
+    /// [`measure`].
+    fn measure(&self, meter: u32, hash: u64, now: u64, units: u64)
+    where
+        Self: Sized,
+    {
+        measure(self, meter, hash, now, units);
+    }
+
+    /// [`sample::over`].
+    fn over(&self, salt: u32, source: VipKey)
+    where
+        Self: Sized,
+    {
+        sample::over(self, salt, source);
     }
 
     /// [`in_motion`].
@@ -145,6 +165,10 @@ pub trait Tables {
     fn count_service(&self, service: u32, event: ServiceEvent);
     /// Counts what a limiter said.
     fn count_limiter(&self, row: u32, event: LimiterEvent);
+    /// Shows a packet over a limit to the sampler of a lane: [`sample::Sampler::meet`].
+    fn meet_over(&self, lane: u32, period: u32) -> u32;
+    /// Tells of a packet over a limit whoever fetches such samples, and counts that in the lane.
+    fn tell_over(&self, lane: u32, sample: &OverSample);
     /// Counts what the flow table had to say.
     fn count_flow(&self, event: FlowEvent);
     /// Counts a packet that came in by interface `ingress` and was not forwarded.

@@ -14,15 +14,15 @@ pub struct Stream {
     pub credit: u64,
     /// The most packets that may be under way, a multiple of [`BUNDLE`].
     pub window: u64,
-    /// Number of flows less one; the number is a power of two, at most 2^16.
+    /// Number of flows less one; the number is a power of two, at most 2^24.
     pub flows_mask: u64,
     /// Each packet's first header.
     pub ethernet: EthernetHeader,
     /// Zero.
     pub reserved: u16,
-    /// Its second. The lower half of the source address is the flow's number, the checksum is computed for each packet.
+    /// Its second. The lower bits of the source address are the flow's number, the checksum is computed for each packet.
     pub ip: Ipv4Header,
-    /// Its third, of flow 0: the flow's number is added to the source port. Without a checksum, which IPv4 allows.
+    /// Its third, of flow 0: the lower half of the flow's number is added to the source port. Without a checksum, which IPv4 allows.
     pub udp: UdpHeader,
     /// Sum over the words of `ip`, with the flow's number and the checksum taken for zero.
     pub ip_sum: u32,
@@ -38,6 +38,10 @@ pub struct Receipt {
     pub destination: u32,
     /// Which of its bits matter.
     pub mask: u32,
+    /// IPv4 source of expected packets, in host order.
+    pub source: u32,
+    /// Which of its bits matter.
+    pub source_mask: u32,
     /// The exact clock at each packet whose number is a multiple of [`LOOK_EVERY`], the latest in place of the oldest.
     pub clock: [u64; LOOKS],
 }

@@ -6,8 +6,9 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::ptr::{read_volatile, write_volatile};
 
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::answer;
@@ -16,8 +17,11 @@ use lb_common::fragment;
 use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
-    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey, VipSet, Withheld,
+    MAX_INTERFACES, OVER_SAMPLES_BYTES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey,
+    VipSet, Withheld,
 };
+use lb_common::limiter::meter::{METERS as METER_COUNT, REGISTER_SETS, measure as count_source};
+use lb_common::limiter::sample::{self, LANES, OverSample, Sampler};
 use lb_common::limiter::{self, Asker, BucketSet, LimiterEvent, Ruling, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
@@ -57,6 +61,8 @@ static LIMITERS: Array<LimiterEntry, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static BUCKETS: Array<BucketWords, 1, MMAPABLE> = Array::new();
 #[btf_map]
+static METERS: Array<BucketWords, { (METER_COUNT * REGISTER_SETS) as usize }, MMAPABLE> = Array::new();
+#[btf_map]
 static FLOWS: Array<FlowLines, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static FRAGMENTS: Array<FlowLines, 1, MMAPABLE> = Array::new();
@@ -68,6 +74,10 @@ static WITHHELD: PerCpuArray<Withheld, 1> = PerCpuArray::new();
 static LIMITER_COUNTS: PerCpuArray<LimiterCounts, 1> = PerCpuArray::new();
 #[btf_map]
 static FLOW_COUNTS: PerCpuArray<FlowCounts, 1> = PerCpuArray::new();
+#[btf_map]
+static SAMPLERS: PerCpuArray<Sampler, { LANES as usize }> = PerCpuArray::new();
+#[btf_map]
+static OVER_SAMPLES: RingBuf<OverSample, OVER_SAMPLES_BYTES> = RingBuf::new();
 
 /// Replaced by the daemon at load.
 #[unsafe(no_mangle)]
@@ -143,6 +153,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn registers(&self, set: u32) -> Option<Buckets> {
+        METERS.get_ptr_mut(set).map(|words| Buckets(words.cast()))
+    }
+
+    #[inline(always)]
     fn flows(&self, hash: u64) -> Option<Flows> {
         FLOWS.get_ptr_mut(set_of(hash, settings().flow_sets)).map(|lines| Flows(lines.cast()))
     }
@@ -174,6 +189,15 @@ impl Tables for KernelTables {
             2 => Ruling::Drop,
             _ => Ruling::Inconsistent,
         }
+    }
+
+    #[inline(always)]
+    fn measure(&self, meter: u32, hash: u64, now: u64, units: u64) {
+        measure(meter, hash, now, units);
+    }
+
+    fn over(&self, salt: u32, source: VipKey) {
+        over(salt, source.high, source.low);
     }
 
     #[inline(always)]
@@ -229,6 +253,25 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn meet_over(&self, lane: u32, period: u32) -> u32 {
+        match SAMPLERS.get_ptr_mut(lane) {
+            // SAFETY: as in `count_forwarded`.
+            Some(sampler) => unsafe { &mut *sampler }.meet(period, self.hash_key()),
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn tell_over(&self, lane: u32, sample: &OverSample) {
+        // The daemon looks for samples by itself: a flood wakes nobody.
+        let told = OVER_SAMPLES.output(sample, u64::from(BPF_RB_NO_WAKEUP)).is_ok();
+        if let Some(sampler) = SAMPLERS.get_ptr_mut(lane) {
+            // SAFETY: as in `count_forwarded`.
+            unsafe { &mut *sampler }.count(told);
+        }
+    }
+
+    #[inline(always)]
     fn count_flow(&self, event: FlowEvent) {
         if let Some(counts) = FLOW_COUNTS.get_ptr_mut(0) {
             // SAFETY: as in `count_forwarded`.
@@ -261,6 +304,22 @@ pub(crate) extern "C" fn listed(high: u64, low: u64) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn ask(row: u32, high: u64, low: u64, bytes: u32, traits: u32) -> u32 {
     limiter::ask(&KernelTables, row, &Asker { source: VipKey { high, low }, bytes, traits }) as u32
+}
+
+/// Counts what a source sent, by a meter.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn measure(meter: u32, hash: u64, now: u64, units: u64) -> u32 {
+    count_source(&KernelTables, meter, hash, now, units);
+    0
+}
+
+/// Takes note of a packet over a limit. Only such packets come here: what is within its limit pays nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn over(salt: u32, high: u64, low: u64) -> u32 {
+    sample::over(&KernelTables, salt, VipKey { high, low });
+    0
 }
 
 /// The backend of a packet in a moving slot; no backend's number if a table has no such entry.
@@ -303,7 +362,7 @@ fn settings() -> &'static Settings {
     loaded(&SETTINGS)
 }
 
-/// The words of one set of buckets, changed by all CPUs.
+/// The words of one set of buckets, or of registers of a meter, changed by all CPUs.
 pub(crate) struct Buckets(*mut u64);
 
 impl BucketSet for Buckets {

@@ -58,16 +58,16 @@ fn credit(stream: &Stream) -> u64 {
 
 #[inline(always)]
 fn write(packet: &mut XdpPacket, stream: &Stream) -> Option<()> {
-    let flow = (stream.sent & stream.flows_mask) as u16;
-    let [network, subnet, ..] = stream.ip.source.word().to_le_bytes();
-    let [high, low] = flow.to_be_bytes();
+    let flow = (stream.sent & stream.flows_mask) as u32;
+    let [high, low] = [flow >> 16, flow].map(|half| Be16::new(half as u16));
+    let source = u32::from_be_bytes(stream.ip.source.word().to_le_bytes()) | flow;
     let ip = Ipv4Header {
-        source: Ipv4Address::new([network, subnet, high, low]),
-        checksum: Sum::from_raw(stream.ip_sum).add(Be16::new(flow)).finish(),
+        source: Ipv4Address::new(source.to_be_bytes()),
+        checksum: Sum::from_raw(stream.ip_sum).add(high).add(low).finish(),
         ..stream.ip
     };
     let base = (stream.udp.ports.word() >> 16) as u16;
-    let ports = Ports::new(base.wrapping_add(flow), stream.udp.ports.destination());
+    let ports = Ports::new(base.wrapping_add(flow as u16), stream.udp.ports.destination());
     packet.write(0, stream.ethernet)?;
     packet.write(ETHERNET_LENGTH, ip)?;
     packet.write(ETHERNET_LENGTH + IPV4_LENGTH, UdpHeader { ports, ..stream.udp })
@@ -116,6 +116,9 @@ fn is_expected(packet: &XdpPacket, receipt: &Receipt) -> bool {
     let ethernet = packet.read::<EthernetHeader>(0);
     let ip = packet.read::<Ipv4Header>(ETHERNET_LENGTH);
     let (Some(ethernet), Some(ip)) = (ethernet, ip) else { return false };
-    let destination = u32::from_be_bytes(ip.destination.word().to_le_bytes());
-    ethernet.ethertype == ETHERTYPE_IPV4 && (destination ^ receipt.destination) & receipt.mask == 0
+    let [source, destination] =
+        [ip.source, ip.destination].map(|address| u32::from_be_bytes(address.word().to_le_bytes()));
+    ethernet.ethertype == ETHERTYPE_IPV4
+        && (destination ^ receipt.destination) & receipt.mask == 0
+        && (source ^ receipt.source) & receipt.source_mask == 0
 }

@@ -18,9 +18,10 @@ use tokio::net::UnixStream;
 use crate::config::LimitKeys;
 use crate::controller::ListAction;
 use crate::model::{Endpoint, ListName};
+use crate::suggestion::Quantile;
 use crate::view::{
-    AddBackend, Applied, BackendView, DrainBackend, LimitView, PrefixList, Problem, ServiceView, SetBackend,
-    Status,
+    AddBackend, Applied, BackendView, DrainBackend, LimitView, LimitedView, PrefixList, Problem, ServiceView,
+    SetBackend, Status, Suggestion,
 };
 
 /// The daemon answers in milliseconds; what takes this long does not come.
@@ -172,6 +173,12 @@ impl Client {
         self.call(Method::GET, &limit_path(service, name), None).await
     }
 
+    /// Who is over the limits that packets of one service meet, or over any: the first `count` sources.
+    pub async fn limited(&self, service: Option<&str>, count: u16) -> Result<LimitedView, ClientError> {
+        let service = service.map_or_else(String::new, |service| format!("&service={}", encode(service)));
+        self.call(Method::GET, &format!("/v1/limited?count={count}{service}"), None).await
+    }
+
     /// Adds or replaces a limiter of a service, or of all services.
     pub async fn set_limit(
         &self,
@@ -185,6 +192,18 @@ impl Client {
     /// Removes a limiter of a service, or of all services.
     pub async fn remove_limit(&self, service: Option<&str>, name: &str) -> Result<Applied, ClientError> {
         self.call(Method::DELETE, &limit_path(service, name), None).await
+    }
+
+    /// What limiters propose that only count: those that packets of one service meet, or those of all services.
+    pub async fn suggestions(
+        &self,
+        service: Option<&str>,
+        limiter: Option<&str>,
+        quantile: Quantile,
+    ) -> Result<Vec<Suggestion>, ClientError> {
+        let of = service.map(|service| format!("/services/{}", encode(service))).unwrap_or_default();
+        let one = limiter.map(|limiter| format!("&limiter={}", encode(limiter))).unwrap_or_default();
+        self.call(Method::GET, &format!("/v1{of}/suggestions?quantile={quantile}{one}"), None).await
     }
 
     /// A call with a body.

@@ -20,4 +20,5 @@ pub mod model;
 pub mod neighbors;
 pub mod placement;
 mod stop;
+pub mod suggestion;
 pub mod view;

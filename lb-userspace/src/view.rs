@@ -1,7 +1,9 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
 mod backends;
+mod limited;
 mod lists;
+mod suggestion;
 mod xdp;
 
 use std::fmt;
@@ -14,7 +16,9 @@ use crate::config::{LimitKeys, show_duration};
 use crate::model::{Action, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions};
 
 pub use self::backends::{AddBackend, BackendState, BackendView, DrainBackend, HealthState, SetBackend};
+pub use self::limited::{LimitedSource, LimitedView, SamplesView};
 pub use self::lists::{ListsView, PrefixList};
+pub use self::suggestion::{Busiest, Suggestion};
 pub use self::xdp::{XdpInterface, XdpStatus};
 
 /// The daemon as a whole: `GET /v1/status`.
@@ -34,6 +38,8 @@ pub struct Status {
     pub flows: FlowsView,
     /// How full the deny and the allow list are.
     pub lists: ListsView,
+    /// What became of the samples of packets over limits.
+    pub limiter_samples: SamplesView,
     /// What is not well, a sentence each; empty when all is well.
     pub warnings: Vec<String>,
 }

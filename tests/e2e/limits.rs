@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lb_tests::daemon::{Cli, Config, Service};
-use lb_tests::load::{Asker, Flood, KeepAlive, SpoofedFlood};
+use lb_tests::load::{Asker, CountedStream, Flood, KeepAlive};
 use lb_tests::net::{BACKENDS, Namespace, Node, VIP4};
 use lb_tests::process;
 use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
-use lb_userspace::model::Protocol;
-use lb_userspace::view::LimitView;
+use lb_tests::traffic::{self, Sources};
+use lb_userspace::model::{Action, Prefix, Protocol};
+use lb_userspace::view::{LimitView, LimitedView, Suggestion};
 
 use crate::cases::{Case, FAMILIES, cases, echo, ensure_answered, web};
 
@@ -25,16 +26,21 @@ const BURST: u32 = 50;
 const FLOOD: Flood =
     Flood { target: SocketAddr::new(FAMILIES[0].1, ECHO_PORT), rate: 8000, duration: Duration::from_secs(2) };
 
+/// Spoofed sources a second.
+const SPOOFED: u64 = 1_000_000;
+
 /// A test that is done over both families.
 type FamilyTest = fn(Tools, SocketAddr) -> Result<()>;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = cases!["limits":
         limits_change_while_packets_flow,
+        a_limit_is_suggested_from_what_clients_send,
         a_storm_of_retries_costs_the_connected_nothing,
         an_innocent_source_among_spoofed_ones_loses_nothing,
     ];
-    let tests: [(&str, FamilyTest); 2] = [
+    let tests: [(&str, FamilyTest); 3] = [
+        ("who_is_limited_is_named", who_is_limited_is_named),
         ("only_the_flood_is_limited", only_the_flood_is_limited),
         ("marks_slow_a_connection_down_without_loss", marks_slow_a_connection_down_without_loss),
     ];
@@ -67,6 +73,59 @@ fn only_the_flood_is_limited(tools: Tools, target: SocketAddr) -> Result<()> {
 
 fn show(cli: &Cli, service: &str, name: &str) -> Result<LimitView> {
     cli.ask(&["limit", "show", service, name])
+}
+
+fn who_is_limited_is_named(tools: Tools, target: SocketAddr) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![echo(target.ip()).limited(RATE, BURST)]))?;
+    let cli = site.cli()?;
+    let top =
+        |arguments: &[&str]| -> Result<LimitedView> { cli.ask(&[&["limit", "top"], arguments].concat()) };
+    let quiet = cli.succeed(&["limit", "top"])?;
+    ensure!(quiet.starts_with("Nothing was over a limit"), "{quiet:?}");
+    let flood = Flood { target, ..FLOOD }.start(&site.client(2));
+    let innocent = Asker::paced(&site.client(1), target, 150, Duration::from_millis(10))?;
+    let flood = flood.finish()?;
+    ensure_answered(&innocent)?;
+
+    let source = match Node::Client(2).address_like(target.ip()) {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => Prefix::of(address.into(), 64).to_string(),
+    };
+    let view = top(&["echo"])?;
+    let [one] = &view.sources[..] else { bail!("one source is over the limit: {view:?}") };
+    ensure!(one.source.as_ref() == Some(&source) && one.service.as_deref() == Some("echo"), "{one:?}");
+    ensure!(one.limiter == "source-packets" && one.action == Action::Drop, "{one:?}");
+    // Packets, as the limiter itself has counted them.
+    let over = f64::from(u32::try_from(show(cli, "echo", "source-packets")?.over)?);
+    let (told, uncertain) = (one.packets_per_second * view.seconds, one.uncertainty * view.seconds);
+    ensure!((told - over).abs() <= 2.5 * uncertain + 1.0, "{over} were over, {flood:?}: {view:?}");
+    ensure!(uncertain < over / 2.0 && view.samples_lost == 0, "{view:?}");
+    ensure!(
+        cli.succeed(&["limit", "top", "--count", "5"])?.contains(&source),
+        "the table does not name {source}"
+    );
+    // Metrics tell how much was told, and of nobody.
+    let page = site.metrics()?;
+    let total = format!("lb_limiter_samples_total{{result=\"told\"}} {}", view.samples);
+    ensure!(page.contains(&total) && !page.contains(&source), "{page}");
+
+    let unknown = cli.run(&["limit", "top", "ehco"])?;
+    ensure!(unknown.code == Some(5) && unknown.stderr.contains("there are: echo"), "{unknown:?}");
+    ensure!(cli.run(&["limit", "top", "--count", "0"])?.code == Some(2), "no sources can be asked for");
+    // Another limiter of the same name has told of nobody.
+    cli.succeed(&["limit", "remove", "echo", "source-packets"])?;
+    cli.succeed(&[
+        "limit",
+        "set",
+        "echo",
+        "source-packets",
+        "scope=source",
+        "packets=1/s",
+        "burst=9",
+        "action=drop",
+    ])?;
+    ensure!(top(&[])?.sources.is_empty(), "what another limiter told");
+    Ok(())
 }
 
 fn limits_change_while_packets_flow(tools: Tools) -> Result<()> {
@@ -110,6 +169,46 @@ fn limits_change_while_packets_flow(tools: Tools) -> Result<()> {
     Ok(())
 }
 
+/// One client asks a hundred times a second at most, the other sends a flood: two sources in all.
+fn a_limit_is_suggested_from_what_clients_send(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![echo(VIP4)]))?;
+    let cli = site.cli()?;
+    let suggest = |quantile: &str| -> Result<Suggestion> {
+        let mut all: Vec<Suggestion> = cli.ask(&["limit", "suggest", "echo", "--quantile", quantile])?;
+        all.pop().filter(|_| all.is_empty()).context("one limiter measures")
+    };
+    let refused = |words: &[&str], code: i32, hint: &str| -> Result<()> {
+        let ran = cli.run(&[&["limit", "suggest"], words].concat())?;
+        ensure!(ran.code == Some(code) && ran.stderr.contains(hint), "{words:?}: {ran:?}");
+        Ok(())
+    };
+    refused(&["wbe"], 5, "there are: echo")?;
+    refused(&["echo"], 5, "lb limit set echo probe")?;
+    refused(&["echo", "--quantile", "101"], 2, "99.9")?;
+    let probe =
+        ["limit", "set", "echo", "probe", "scope=source", "packets=1k/s", "burst=2000", "action=shadow"];
+    cli.succeed(&probe)?;
+    refused(&["echo"], 5, "has not seen a source yet")?;
+    let flood = Flood { rate: 2_000, ..FLOOD }.start(&site.client(2));
+    let innocent =
+        Asker::paced(&site.client(1), SocketAddr::from((VIP4, ECHO_PORT)), 200, Duration::from_millis(10))?;
+    let flood = flood.finish()?;
+    ensure_answered(&innocent)?;
+    let (half, all) = (suggest("50")?, suggest("100")?);
+    ensure!(half.sources == 2 && half.hits == 1 && half.contended == 0, "{half:?}");
+    ensure!(all.sources == 2 && all.hits == 0, "{all:?}");
+    let innocent = half.busiest[0].rate;
+    ensure!((50..=130).contains(&innocent), "{half:?}");
+    let busiest = all.busiest.last().map_or(0, |one| one.rate);
+    ensure!(busiest > 500 && busiest <= flood.sent * 5 / 4, "{flood:?}: {all:?}");
+    // What is proposed is what the command makes, and it measures nothing.
+    let words: Vec<&str> = half.command.split_whitespace().skip(1).collect();
+    cli.succeed(&words)?;
+    let made = show(cli, "echo", "probe")?;
+    ensure!(made.words == half.words && made.settings == half.settings, "{made:?}, {half:?}");
+    refused(&["echo", "--limiter", "probe"], 4, "action = \"shadow\"")
+}
+
 /// Connections within the burst, then SYNs from the same address as fast as they go: each of them is forgotten after a
 /// millisecond and tried again, as a program does that knows no patience.
 fn a_storm_of_retries_costs_the_connected_nothing(tools: Tools) -> Result<()> {
@@ -145,29 +244,25 @@ fn a_storm_of_retries_costs_the_connected_nothing(tools: Tools) -> Result<()> {
     Ok(())
 }
 
-/// Both meet the same limiter, one of all services. The flood's own service lets nothing in, which spares the backends.
+/// Both meet the same limiter, one of all services.
 fn an_innocent_source_among_spoofed_ones_loses_nothing(tools: Tools) -> Result<()> {
-    let shut =
-        r#"limit = [{ name = "shut", scope = "service", packets = "1/s", burst = 1, action = "drop" }]"#;
-    let sink = SocketAddr::from((VIP4, 9));
-    let services = vec![echo(VIP4), Service::new("sink", sink, Protocol::Udp).with(shut)];
+    let flooded = SocketAddr::from((VIP4, traffic::PORT));
+    let services = vec![echo(VIP4), Service::new("flooded", flooded, Protocol::Udp)];
     let site = Site::with_daemon(tools, &Config::new(services))?;
     let cli = site.cli()?;
     cli.succeed(&["limit", "set", "*", "each", "scope=source", "packets=1k/s", "burst=200", "action=drop"])?;
-    // 2^17 sources, of the range that is set aside for measurements (RFC 2544).
-    let sources = (Ipv4Addr::new(198, 18, 0, 0), 17);
-    let flood =
-        SpoofedFlood { target: SocketAddrV4::new(VIP4, 9), sources, duration: Duration::from_secs(4) }
-            .start(&site.client(2));
+    // So many that each comes once in four seconds.
+    let sources = Sources { first: Ipv4Addr::new(11, 0, 0, 0), bits: 22 };
+    let flood = CountedStream { sources, vip: VIP4, rate: SPOOFED }.start(&site.lab, Node::Client(2))?;
     let target = SocketAddr::from((VIP4, ECHO_PORT));
     let innocent = Asker::paced(&site.client(1), target, 300, Duration::from_millis(10))?;
-    let sent = flood.finish()?;
+    let flood = flood.finish()?;
     ensure_answered(&innocent)?;
     let each = show(cli, "*", "each")?;
-    let (echo, sink) = (cli.service("echo")?, cli.service("sink")?);
-    ensure!(sent > 50_000, "{sent} packets in four seconds are no flood");
-    ensure!(sink.packets * 10 > sent * 9, "{sent} were sent, {sink:?}");
-    ensure!(each.over == 0 && each.admitted + each.contended >= sink.packets, "{each:?}, {sink:?}");
+    let (echo, flooded) = (cli.service("echo")?, cli.service("flooded")?);
+    ensure!(flood.rate() > SPOOFED / 10 * 9, "{flood:?} are too few");
+    ensure!(flood.received == flood.sent && flooded.packets == flood.sent, "{flood:?}, {flooded:?}");
+    ensure!(each.over == 0 && each.admitted + each.contended >= flood.sent, "{each:?}, {flooded:?}");
     ensure!(echo.limited == 0 && echo.packets == innocent.total() as u64, "{echo:?}");
     Ok(())
 }

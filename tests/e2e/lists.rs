@@ -19,7 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         let test = move |tools| deny_cuts_a_client_off(tools, vip);
         Case::new(format!("lists::deny_cuts_a_client_off_and_remove_lets_it_back_{family}"), test)
     };
-    let mut cases = cases!["lists": deny_holds_while_lists_are_replaced, a_long_deny_list_is_loaded_at_start];
+    let mut cases = cases!["lists": deny_holds_while_lists_are_replaced, an_allowed_client_passes_a_limit, a_long_deny_list_is_loaded_at_start];
     cases.extend(FAMILIES.map(case));
     cases
 }
@@ -80,6 +80,25 @@ fn deny_holds_while_lists_are_replaced(tools: Tools) -> Result<()> {
     ensure!(denied(cli)? == flood.sent, "{} of {} were denied: {service:?}", denied(cli)?, flood.sent);
     ensure!(changes >= 8, "only {changes} changes were made meanwhile");
     ensure_only(&Asker::requests(&site.client(2), target, 20)?, &lb_tests::net::BACKENDS)
+}
+
+fn an_allowed_client_passes_a_limit(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![echo(VIP4).limited(1, 5)]))?;
+    let (cli, target) = (site.cli()?, SocketAddr::new(VIP4.into(), ECHO_PORT));
+    let friend = Node::Client(1).ipv4().to_string();
+    let ask = |number, count| Asker::requests(&site.client(number), target, count);
+    cli.succeed(&["allow", "add", &friend])?;
+    ensure_answered(&ask(1, 50)?)?;
+    ensure!(cli.service("echo")?.limited == 0, "an allowed client was limited");
+    // Others are, and so is the client when it is allowed no more.
+    let stranger = ask(2, 8)?;
+    ensure!((1..8).contains(&stranger.failed()), "{stranger:?}");
+    cli.succeed(&["allow", "remove", &friend])?;
+    let friend = ask(1, 8)?;
+    ensure!((1..8).contains(&friend.failed()), "{friend:?}");
+    let limited = cli.service("echo")?.limited;
+    ensure!(limited == (stranger.failed() + friend.failed()) as u64, "{limited} were limited");
+    Ok(())
 }
 
 /// 100 000 prefixes in a file, and one more command.

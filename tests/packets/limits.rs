@@ -2,6 +2,7 @@
 //! one bucket.
 
 use std::collections::HashMap;
+use std::iter::{repeat, repeat_n};
 use std::net::{IpAddr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use lb_common::layout::LimiterCounts;
 use lb_userspace::datapath::{Datapath, apply};
 use lb_userspace::model::{Action, Limit, LimiterKey, Policy, Scope, Services, Shape, Unit};
+use lb_userspace::suggestion::{Tally, propose};
 use libtest_mimic::Trial;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -33,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         kernel_trial("law::limits hold one source to its rate on two CPUs", |kernel| {
             held_to_rate(kernel, "198.51.100.92", &[0, 1])
         }),
+        kernel_trial("law::limits are suggested from what sources sent in real seconds", suggested),
     ]
 }
 
@@ -236,8 +239,47 @@ fn time_is_no_mint(host: &mut Host<'_>) -> Result<()> {
     Ok(())
 }
 
+/// How much of sources sends how much in its busiest second. The rest sends one packet.
+const BUSY: [(usize, u32); 3] = [(2, 150), (8, 20), (20, 5)];
+const SOURCES: usize = 60;
+
+/// Each source sends as much at once as it ever sends in a second, twice: one of these moments is within a second.
+fn suggested(kernel: &mut Kernel<'static>) -> Result<()> {
+    let key = LimiterKey { service: Some("measured4".to_owned()), name: "probe".to_owned() };
+    let (_, meter) = WORLD.placement.meters().find(|(of, _)| **of == key).context("there is no meter")?;
+    kernel.datapath().clear_meter(meter)?;
+    let busy = BUSY.into_iter().flat_map(|(count, packets)| repeat_n(packets, count));
+    let packets: Vec<u32> = busy.chain(repeat(1)).take(SOURCES).collect();
+    for round in 0..2 {
+        if round > 0 {
+            // Seconds have to pass, and nothing else happens meanwhile.
+            thread::sleep(Duration::from_millis(1_100));
+        }
+        let program: &Xdp = kernel.datapath().program()?;
+        for (last, repeat) in packets.iter().enumerate() {
+            let frame = tcp("203.0.113.52:80").from(&format!("198.51.101.{last}")).frame();
+            let options =
+                TestRunOptions { data_in: Some(&frame), repeat: *repeat, ..TestRunOptions::default() };
+            program.test_run(options).context("test run")?;
+        }
+    }
+    let tally = Tally::of(&kernel.datapath().meter(meter)?);
+    ensure!(tally.sources() == SOURCES as u64, "{} sources", tally.sources());
+    let limit = limit("name=probe scope=source packets=1M/s burst=1000000 action=shadow")?;
+    // The quantile, the end of the level of the busiest that it leaves alone, in two digits, and how many are above.
+    for (quantile, rate, hits) in [("50", 1, 30), ("60", 5, 10), ("95", 23, 2), ("99.9", 160, 0)] {
+        let proposal = propose(&limit, &tally, quantile.parse()?).context("no proposal")?;
+        let proposed = (proposal.limit.policy().rate, proposal.hits);
+        ensure!(proposed == (rate, hits), "{quantile} %: {proposed:?}, {rate} and {hits} expected");
+    }
+    let contended = kernel.datapath().limiter_counts(meter)?.contended;
+    ensure!(contended == 0, "{contended} packets found no room");
+    Ok(())
+}
+
 const RATE: u64 = 100_000;
-const CROWD_BURST: u64 = 10_000;
+/// Half a second's worth: as long as a busy host may keep both CPUs from sending.
+const CROWD_BURST: u64 = 50_000;
 const LENGTH: Duration = Duration::from_secs(10);
 
 /// Ten times the rate from all CPUs together, for ten seconds.
@@ -260,7 +302,7 @@ fn held_to_rate(kernel: &mut Kernel<'static>, source: &str, cpus: &[usize]) -> R
     let (passed, over) = (admitted + contended - before.admitted - before.contended, over - before.over);
     let allowed = RATE * took.as_millis() as u64 / 1000 + CROWD_BURST;
     let offered = passed + over;
-    ensure!(offered > 8 * allowed, "only {offered} were offered, {allowed} allowed");
+    ensure!(offered > 5 * allowed, "only {offered} were offered, {allowed} allowed");
     ensure!(passed.abs_diff(allowed) * 100 <= allowed, "{passed} of {offered} passed, {allowed} allowed");
     Ok(())
 }

@@ -28,14 +28,10 @@ const _: () = assert!(WINDOW.is_multiple_of(BUNDLE));
 /// `net/bpf/test_run.c`).
 const BATCH: u32 = 256;
 
-/// Flows, a power of two: a busy server's, and few enough for a table of connections of any size.
-const FLOWS: u64 = 4096;
-
-/// The sources of all packets: their lower half is the flow.
-const SOURCES: [u8; 4] = [10, 200, 0, 0];
-
-/// The port of the services, and the source port of flow 0.
-const PORTS: Ports = Ports::new(1024, 80);
+/// The source port of flow 0.
+const FIRST_PORT: u16 = 1024;
+/// The port that all packets are for.
+pub const PORT: u16 = 80;
 
 /// How long packets may still be under way when the last one was sent.
 const ARRIVAL: Duration = Duration::from_millis(200);
@@ -45,6 +41,20 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const STREAM_WORDS: usize = size_of::<Stream>() / size_of::<u64>();
 const RECEIPT_WORDS: usize = size_of::<Receipt>() / size_of::<u64>();
 
+/// Who sends a stream: as many sources as the lower bits of an address have values, each with one flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources {
+    /// The first address; its lower bits are zero.
+    pub first: Ipv4Addr,
+    /// How many bits are another source's: 24 at most.
+    pub bits: u32,
+}
+
+impl Sources {
+    /// The flows of a busy server, and few enough for a table of connections of any size.
+    pub const BUSY: Self = Self { first: Ipv4Addr::new(10, 200, 0, 0), bits: 12 };
+}
+
 /// Where a stream enters the network, and as what it is to arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
@@ -52,6 +62,8 @@ pub struct Route {
     pub ifindex: u32,
     /// MAC addresses of that interface and of the balancer's end of the link.
     pub macs: [[u8; 6]; 2],
+    /// Who sends it.
+    pub sources: Sources,
     /// The address it is for.
     pub vip: Ipv4Addr,
     /// The address in the outermost header when it arrives, and how many of its bits matter.
@@ -163,7 +175,7 @@ impl Route {
             ttl: 64,
             protocol: protocol::UDP,
             checksum: Be16::new(0),
-            source: Ipv4Address::new(SOURCES),
+            source: Ipv4Address::new(self.sources.first.octets()),
             destination: Ipv4Address::new(self.vip.octets()),
         };
         let datagram = Be16::new((length - IPV4_LENGTH) as u16);
@@ -171,19 +183,26 @@ impl Route {
             sent: 0,
             credit: 0,
             window: WINDOW,
-            flows_mask: FLOWS - 1,
+            flows_mask: (1 << self.sources.bits) - 1,
             ethernet: EthernetHeader { destination, source, ethertype: ETHERTYPE_IPV4 },
             reserved: 0,
             ip,
-            udp: UdpHeader { ports: PORTS, length: datagram, checksum: Be16::new(0) },
+            udp: UdpHeader { ports: Ports::new(FIRST_PORT, PORT), length: datagram, checksum: Be16::new(0) },
             ip_sum: Sum::default().add_bytes(bytemuck::bytes_of(&ip)).raw(),
         }
     }
 
     fn receipt(&self) -> Receipt {
         let (address, bits) = self.arrives_at;
-        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-        Receipt { destination: address.into(), mask, ..Receipt::zeroed() }
+        let mask = |bits: u32| u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        let Sources { first, bits: own } = self.sources;
+        Receipt {
+            destination: address.into(),
+            mask: mask(bits),
+            source: first.into(),
+            source_mask: mask(32 - own),
+            ..Receipt::zeroed()
+        }
     }
 }
 
@@ -211,15 +230,17 @@ mod tests {
     }
 
     #[test]
-    fn all_bits_or_some_of_the_destination_matter() {
+    fn all_bits_or_some_of_the_addresses_matter() {
         let route = |bits| Route {
             ifindex: 1,
             macs: [[2; 6]; 2],
+            sources: Sources::BUSY,
             vip: Ipv4Addr::LOCALHOST,
             arrives_at: (Ipv4Addr::new(10, 0, 1, 0), bits),
         };
         assert_eq!(route(32).receipt().mask, 0xffff_ffff);
         assert_eq!(route(24).receipt().mask, 0xffff_ff00);
         assert_eq!(route(24).receipt().destination, 0x0a00_0100);
+        assert_eq!((route(24).receipt().source, route(24).receipt().source_mask), (0x0ac8_0000, 0xffff_f000));
     }
 }

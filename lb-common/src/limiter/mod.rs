@@ -6,14 +6,18 @@
 //!
 //! Whether a word has nothing to say depends on what its moments are: of which clock, of which window. So the array is cut
 //! into [`Sets`] within which all words are of one kind. Which a limiter uses is in its [`LimiterEntry`]; [`ask`] asks it.
+//! One that only counts may have a [`meter`] beside it.
 
+pub mod meter;
 pub mod rule;
+pub mod sample;
 
 use core::cell::Cell;
 
 use crate::hash::scale;
 use crate::layout::{LimiterEntry, VipKey};
 use crate::pipeline::{Clock, Tables};
+use meter::METERS;
 use rule::{Rule, STATE_BITS, STATE_MASK};
 
 /// Buckets of one set.
@@ -41,9 +45,16 @@ impl Sets {
         Self { first: 0, count: total / 2 }
     }
 
-    /// A quarter is for the buckets of all limiters that read [`Clock::Exact`].
+    /// An eighth is for the buckets of all limiters that read [`Clock::Exact`].
     pub const fn of_nanoseconds(total: u32) -> Self {
-        Self { first: total / 2, count: total / 4 }
+        Self { first: total / 2, count: total / 8 }
+    }
+
+    /// An eighth is for the words of meters, in [`METERS`] ranges.
+    #[inline(always)]
+    pub const fn of_meter(total: u32, meter: u32) -> Self {
+        let count = total / 8 / METERS;
+        Self { first: total / 8 * 5 + meter * count, count }
     }
 
     /// The last quarter is for windows, in [`WINDOW_RANGES`] ranges: a window's words can be told idle from busy only by who
@@ -201,6 +212,9 @@ pub fn ask<T: Tables>(tables: &T, row: u32, asker: &Asker) -> Ruling {
     }
     let Some(charge) = Charge::of(tables, limiter, asker) else { return Ruling::Inconsistent };
     let Charge { buckets, hash, now, units } = charge;
+    if limiter.flags & LimiterEntry::METERED != 0 {
+        tables.measure(limiter.meter, hash, now, units);
+    }
     conclude(tables, limiter, asker, self::charge(&buckets, hash, now, &limiter.rule, units))
 }
 
@@ -209,8 +223,14 @@ pub fn ask<T: Tables>(tables: &T, row: u32, asker: &Asker) -> Ruling {
 #[inline(always)]
 pub fn ask_at_once<T: Tables>(tables: &T, row: u32, asker: &Asker) -> Ruling {
     let Some(limiter) = tables.limiter(row) else { return Ruling::Inconsistent };
-    if !limiter.counts(asker) {
-        return Ruling::Pass;
+    // One test for nearly every limiter: it counts all packets, and has no meter.
+    if limiter.flags & (LimiterEntry::NEW_CONNECTIONS | LimiterEntry::METERED) != 0 {
+        if !limiter.counts(asker) {
+            return Ruling::Pass;
+        }
+        if limiter.flags & LimiterEntry::METERED != 0 {
+            return tables.ask(row, asker);
+        }
     }
     let Some(rule) = limiter.rule.as_bucket() else { return tables.ask(row, asker) };
     let Some(charge) = Charge::of(tables, limiter, asker) else { return Ruling::Inconsistent };
@@ -242,7 +262,7 @@ impl<'t, B> Charge<B> {
     }
 }
 
-/// Counts what came of it, and rules.
+/// Counts what came of it, tells of whoever is over the limit, and rules.
 #[inline(always)]
 fn conclude<T: Tables>(tables: &T, limiter: &LimiterEntry, asker: &Asker, admission: Admission) -> Ruling {
     let (event, ruling) = match admission {
@@ -254,6 +274,9 @@ fn conclude<T: Tables>(tables: &T, limiter: &LimiterEntry, asker: &Asker, admiss
         Admission::Limited => (LimiterEvent::Over, Ruling::Mark),
     };
     tables.count_limiter(limiter.counters, event);
+    if admission == Admission::Limited {
+        tables.over(limiter.salt, limiter.masked(asker.source));
+    }
     ruling
 }
 
@@ -348,7 +371,9 @@ mod tests {
     fn words_of_different_kinds_share_no_set() {
         let total = 1 << 10;
         let windows = (0..WINDOW_RANGES).map(|range| Sets::of_window(total, range));
-        let all = [Sets::of_ticks(total), Sets::of_nanoseconds(total)].into_iter().chain(windows);
+        let meters = (0..METERS).map(|meter| Sets::of_meter(total, meter));
+        let all =
+            [Sets::of_ticks(total), Sets::of_nanoseconds(total)].into_iter().chain(meters).chain(windows);
         let mut next = 0;
         for sets in all {
             assert_eq!((sets.find(0), sets.find(u64::MAX)), (next, next + sets.count - 1));

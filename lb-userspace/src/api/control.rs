@@ -2,9 +2,9 @@
 
 use std::future::Future;
 
-use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange};
+use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange, SuggestionQuery};
 use crate::model::ListName;
-use crate::view::{Applied, BackendView, LimitView, PrefixList, Status};
+use crate::view::{Applied, BackendView, LimitView, LimitedView, PrefixList, Status, Suggestion};
 
 /// The controller as its users see it; tests put a double in its place.
 pub trait Control: Clone + Send + Sync + 'static {
@@ -17,6 +17,17 @@ pub trait Control: Clone + Send + Sync + 'static {
         &self,
         service: Option<&str>,
     ) -> impl Future<Output = Result<Vec<LimitView>, ChangeError>> + Send;
+    /// What limiters propose that only count.
+    fn suggestions(
+        &self,
+        query: SuggestionQuery,
+    ) -> impl Future<Output = Result<Vec<Suggestion>, ChangeError>> + Send;
+    /// Who is over the limits that packets of one service meet, or over any: the first `most` sources.
+    fn limited(
+        &self,
+        service: Option<&str>,
+        most: usize,
+    ) -> impl Future<Output = Result<LimitedView, ChangeError>> + Send;
     /// Applies a change whole, or refuses it whole.
     fn change(&self, change: Change) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
     /// The prefixes on a list.
@@ -36,6 +47,14 @@ impl Control for Handle {
 
     async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
         Self::limits(self, service).await
+    }
+
+    async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
+        Self::suggestions(self, query).await
+    }
+
+    async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError> {
+        Self::limited(self, service, most).await
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

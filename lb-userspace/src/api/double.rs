@@ -9,9 +9,12 @@ use tokio::task::JoinHandle;
 
 use super::{Control, bind, serve};
 use crate::config::{limit_keys, packets_per_source};
-use crate::controller::{Change, ChangeError, ControllerGone, ListChange};
+use crate::controller::{Change, ChangeError, ControllerGone, ListChange, SuggestionQuery};
 use crate::model::{Action, AdminState, Limit, ListName};
-use crate::view::{Applied, BackendView, FlowsView, LimitView, ListsView, PrefixList, Status};
+use crate::view::{
+    Applied, BackendView, Busiest, FlowsView, LimitView, LimitedSource, LimitedView, ListsView, PrefixList,
+    SamplesView, Status, Suggestion,
+};
 
 /// Knows the service `web` without backends, refuses to drain for ever, and remembers what it was asked. One prefix is denied.
 #[derive(Clone, Default)]
@@ -38,6 +41,7 @@ impl Control for Double {
             services: Vec::new(),
             flows: FlowsView::default(),
             lists: ListsView::default(),
+            limiter_samples: SamplesView { told: 40, lost: 2 },
             warnings: Vec::new(),
         })
     }
@@ -61,6 +65,46 @@ impl Control for Double {
             contended: 1,
             admitted: 1_500,
         }])
+    }
+
+    async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
+        let SuggestionQuery { service, limiter, quantile } = query;
+        service.as_deref().map_or(Ok(()), check_service)?;
+        let limit = Limit::try_new("probe", packets_per_source(320, 640)).unwrap();
+        Ok(vec![Suggestion {
+            service,
+            limiter: limiter.unwrap_or_else(|| "probe".to_owned()),
+            watched_seconds: 600,
+            sources: 12_304,
+            contended: 0,
+            busiest: vec![Busiest { percent: 50.0, rate: 3 }, Busiest { percent: 100.0, rate: 2_047 }],
+            quantile: quantile.percent(),
+            words: limit.policy().to_string(),
+            settings: limit_keys(limit.policy()),
+            hits: 9,
+            command: "lb limit set web probe packets=320/s burst=640 action=drop".to_owned(),
+        }])
+    }
+
+    async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError> {
+        service.map_or(Ok(()), check_service)?;
+        let one = |source: &str, packets_per_second, uncertainty| LimitedSource {
+            source: Some(source.to_owned()),
+            packets_per_second,
+            uncertainty,
+            service: Some("web".to_owned()),
+            limiter: "source-packets".to_owned(),
+            action: Action::Drop,
+        };
+        let sources = [one("198.51.100.7", 1204.5, 20.25), one("2001:db8::/64", 0.25, 0.0)];
+        Ok(LimitedView {
+            seconds: 15.0,
+            packets_per_second: 1204.75,
+            samples: 40,
+            samples_lost: 2,
+            sources_total: 2,
+            sources: sources.into_iter().take(most).collect(),
+        })
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

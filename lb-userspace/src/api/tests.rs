@@ -13,6 +13,7 @@ use crate::client::{Client, ClientError};
 use crate::config::packets_per_source;
 use crate::controller::ListAction;
 use crate::model::{AdminState, Limit, Weight};
+use crate::suggestion::Quantile;
 use crate::view::{DrainBackend, PrefixList};
 
 fn endpoint(text: &str) -> Endpoint {
@@ -129,6 +130,32 @@ async fn limits_travel_from_the_client_to_the_controller() {
 }
 
 #[tokio::test]
+async fn suggestions_travel_from_the_controller_to_the_client() {
+    let daemon = Daemon::start();
+    let client = client(&daemon);
+    let [suggestion] =
+        client.suggestions(Some("web"), None, Quantile::default()).await.unwrap().try_into().unwrap();
+    assert_eq!((suggestion.service.as_deref(), suggestion.limiter.as_str()), (Some("web"), "probe"));
+    assert_eq!((suggestion.quantile, suggestion.hits, suggestion.busiest.len()), (99.9, 9, 2));
+    let quantile = "75.125".parse().unwrap();
+    let [other] = client.suggestions(None, Some("a/b"), quantile).await.unwrap().try_into().unwrap();
+    assert_eq!((other.service, other.limiter.as_str(), other.quantile), (None, "a/b", 75.125));
+    let missing = client.suggestions(Some("wbe"), None, quantile).await.unwrap_err();
+    assert!(matches!(missing, ClientError::Problem(Problem { status: 404, .. })), "{missing}");
+}
+
+#[tokio::test]
+async fn who_is_limited_travels_to_the_client() {
+    let daemon = Daemon::start();
+    let client = client(&daemon);
+    let all = client.limited(None, 5).await.unwrap();
+    assert_eq!(all.sources[1].source.as_deref(), Some("2001:db8::/64"));
+    let first = client.limited(Some("web"), 1).await.unwrap();
+    assert_eq!((first.sources.len(), first.sources_total), (1, 2));
+    assert_eq!(first.sources, all.sources[..1]);
+}
+
+#[tokio::test]
 async fn limits_that_cannot_be_are_refused_with_their_keys() {
     let daemon = Daemon::start();
     let client = client(&daemon);
@@ -197,6 +224,12 @@ async fn requests_that_no_handler_sees_are_problems_too() {
     let large = format!("{{\"address\":\"{}\"}}", "1".repeat(BODY_LIMIT));
     let json = "application/json";
     let cases = [
+        ("GET", "/v1/limited?count=0", json, "", 400, "count: 0 is not from 1 to 1024"),
+        ("GET", "/v1/limited?count=1025", json, "", 400, "count: 1025 is not from 1 to 1024"),
+        ("GET", "/v1/limited?count=x", json, "", 400, "invalid digit"),
+        ("GET", "/v1/limited?limit=5", json, "", 400, "unknown field `limit`"),
+        ("GET", "/v1/limited?service=a%2Fb", json, "", 404, "there is no service \"a/b\""),
+        ("POST", "/v1/limited", json, "", 405, "/v1/limited does not take POST"),
         ("GET", "/v2", json, "", 404, "there is nothing at /v2; start at /v1/status"),
         (
             "PUT",
@@ -234,6 +267,15 @@ async fn requests_that_no_handler_sees_are_problems_too() {
         ("GET", "/v1/services/%ff/backends", json, "", 400, "UTF-8"),
         ("PATCH", "/v1/services/web/backends/10.0.1.1:80", json, "{}", 400, "missing field `weight`"),
         ("PATCH", "/v1/services/web/backends/x", json, "{\"weight\":1}", 400, "there is no port"),
+        (
+            "GET",
+            "/v1/services/web/suggestions?quantile=0",
+            json,
+            "",
+            400,
+            "quantile: \"0\" is not a percentage",
+        ),
+        ("GET", "/v1/suggestions?quantil=99", json, "", 400, "unknown field `quantil`"),
         ("DELETE", "/v1/services/web/backends/x", json, "", 400, "backend address \"x\": there is no port"),
     ];
     for (method, path, kind, body, status, words) in cases {

@@ -9,8 +9,10 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::lists::ListCommand;
 use super::xdp::XdpCommand;
+use crate::api::{MOST_SOURCES, USUAL_SOURCES};
 use crate::config::parse_drain_timeout;
 use crate::model::{GUE_PORT, Weight};
+use crate::suggestion::Quantile;
 
 /// A layer-4 load balancer that forwards in XDP.
 #[derive(Debug, Parser)]
@@ -104,6 +106,21 @@ pub enum LimitCommand {
         /// The service's name
         service: Option<String>,
     },
+    /// Show who is over the limits of a service, or over any: the sources that send most, as of the last 10 to 20 seconds
+    #[command(
+        after_help = "Examples:\n  lb limit top\n  lb limit top web --count 5\n\nRates are estimates from samples of the \
+                            packets over a limit; +/- is how far the truth may be from them, in 19 of 20 cases."
+    )]
+    Top {
+        /// The service's name
+        service: Option<String>,
+        /// Sources to show
+        #[arg(
+            short, long, default_value_t = USUAL_SOURCES, value_name = "NUMBER",
+            value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SOURCES))
+        )]
+        count: u16,
+    },
     /// Show all of one limiter: its keys, its clock, what it counted
     #[command(after_help = "Examples:\n  lb limit show web source-packets\n  lb limit show '*' source-bits")]
     Show {
@@ -121,6 +138,23 @@ pub enum LimitCommand {
         /// Keys of the configuration and their values, such as burst=400; `KEY=` takes a key away
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_key)]
         keys: Vec<(String, String)>,
+    },
+    /// Propose a limiter from what one with action=shadow has measured, and say how many sources it would have limited
+    #[command(
+        after_help = "Examples:\n  lb limit set web probe scope=source packets=1k/s burst=2000 action=shadow\n  lb \
+                            limit suggest web\n  lb limit suggest web --limiter probe --quantile 99 -o json | jq -r \
+                            '.[].command'\n\nThe longer it has measured, the better. It measures from when it is set, or \
+                            gets another unit or scope."
+    )]
+    Suggest {
+        /// The service's name, or '*' for limiters of all services
+        service: String,
+        /// The limiter's name; all that measure if absent
+        #[arg(long, value_name = "NAME")]
+        limiter: Option<String>,
+        /// Of 100 sources, how many are never to be limited: 50 to 100
+        #[arg(long, value_name = "PERCENT", default_value_t)]
+        quantile: Quantile,
     },
     /// Remove a limiter, until the daemon restarts
     #[command(after_help = "Example:\n  lb limit remove web syn")]
@@ -234,7 +268,7 @@ pub enum BackendCommand {
         /// Which backend.
         #[command(flatten)]
         backend: BackendArgs,
-        /// How long its flows go on, from 1s to 168h [default: the service's drain_timeout, else for ever]
+        /// How long its flows go on, from 1s to 168h [default: as the service has it, else for ever]
         #[arg(long, value_parser = parse_drain_timeout, value_name = "DURATION")]
         timeout: Option<Duration>,
     },

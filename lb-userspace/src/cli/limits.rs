@@ -12,9 +12,17 @@ pub(super) fn run(command: &LimitCommand, client: &Client, screen: &mut Screen<'
             let limits = block_on(client.limits(service.as_deref()))??;
             return screen.show(&limits, |limits| screens::limits(limits));
         }
+        LimitCommand::Top { service, count } => {
+            let limited = block_on(client.limited(service.as_deref(), *count))??;
+            return screen.show(&limited, screens::limited);
+        }
         LimitCommand::Show { limit } => {
             let view = block_on(client.limit(owner(limit), &limit.name))??;
             return screen.show(&view, screens::limit);
+        }
+        LimitCommand::Suggest { service, limiter, quantile } => {
+            let suggestions = block_on(client.suggestions(named(service), limiter.as_deref(), *quantile))??;
+            return screen.show(&suggestions, |suggestions| screens::suggestions(suggestions));
         }
         LimitCommand::Set { limit, keys } => block_on(set(client, limit, keys))??,
         LimitCommand::Remove { limit } => block_on(client.remove_limit(owner(limit), &limit.name))??,
@@ -23,7 +31,12 @@ pub(super) fn run(command: &LimitCommand, client: &Client, screen: &mut Screen<'
 }
 
 fn owner(limit: &LimitArgs) -> Option<&str> {
-    Some(limit.service.as_str()).filter(|service| *service != "*")
+    named(&limit.service)
+}
+
+/// The service, unless all are meant.
+fn named(service: &str) -> Option<&str> {
+    Some(service).filter(|service| *service != "*")
 }
 
 /// Changes some keys of the limiter there is, or makes one of them alone.

@@ -1,17 +1,21 @@
 //! What people see: views as lines and tables.
 
+mod suggestions;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::units::{count, duration, grouped, percent, plural, share};
+use super::units::{count, duration, grouped, percent, plural, rate, share};
 use crate::config::Config;
 use crate::decap::InterfaceReport;
 use crate::view::{
-    Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, ListsView, PrefixList,
-    ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
+    Applied, BackendView, FlowsView, HealthState, InterfaceView, LimitView, LimitedView, ListsView,
+    PrefixList, ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
 };
+
+pub(super) use suggestions::suggestions;
 
 /// The daemon at a glance.
 pub(super) fn status(status: &Status) -> String {
@@ -158,6 +162,41 @@ pub(super) fn limits(limits: &[LimitView]) -> String {
         ]
     });
     table(header, &[4, 5, 6, 7], rows)
+}
+
+/// Those who are over limits, a line each; or what can be said if none can be named.
+pub(super) fn limited(limited: &LimitedView) -> String {
+    let LimitedView { seconds, packets_per_second, samples_lost, sources_total, ref sources, .. } = *limited;
+    let total = format!("{} packets/s over limits in the last {seconds:.0} s", rate(packets_per_second));
+    let lost = match samples_lost {
+        0 => String::new(),
+        lost => format!("! {} samples were lost: rates are higher than shown\n", grouped(lost)),
+    };
+    if sources.is_empty() {
+        let nobody = if packets_per_second > 0.0 {
+            format!("{total}, of so many sources that none stands out.\n")
+        } else {
+            format!("Nothing was over a limit in the last {seconds:.0} s.\n")
+        };
+        return nobody + &lost;
+    }
+    let header = ["SOURCE", "RATE", "+/-", "SERVICE", "LIMITER", "ACTION"];
+    let rows = sources.iter().map(|one| {
+        let everybody = if one.service.is_some() { "the whole service" } else { "all services" };
+        [
+            one.source.clone().unwrap_or_else(|| everybody.to_owned()),
+            rate(one.packets_per_second),
+            rate(one.uncertainty),
+            one.service.clone().unwrap_or_else(|| "*".to_owned()),
+            one.limiter.clone(),
+            one.action.name().to_owned(),
+        ]
+    });
+    let more = match sources_total.saturating_sub(sources.len()) {
+        0 => String::new(),
+        more => format!("; {more} more not shown"),
+    };
+    format!("{}{total}{more}\n{lost}", table(header, &[1, 2], rows))
 }
 
 /// All of one limiter.

@@ -59,7 +59,7 @@ fn check_examples(command: &clap::Command) {
 
 #[test]
 fn nonsense_is_a_mistake_in_usage() {
-    let cases: [(&[&str], ErrorKind); 12] = [
+    let cases: [(&[&str], ErrorKind); 17] = [
         (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "0s"], ErrorKind::ValueValidation),
         (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "169h"], ErrorKind::ValueValidation),
         (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "5"], ErrorKind::ValueValidation),
@@ -72,6 +72,11 @@ fn nonsense_is_a_mistake_in_usage() {
         (&["lb", "backend", "set", "web", "10.0.1.1:80"], ErrorKind::MissingRequiredArgument),
         (&["lb", "status", "-o", "xml"], ErrorKind::InvalidValue),
         (&["lb", "limit", "set", "web", "x", "burst"], ErrorKind::ValueValidation),
+        (&["lb", "limit", "suggest", "web", "--quantile", "0"], ErrorKind::ValueValidation),
+        (&["lb", "limit", "suggest", "web", "--quantile", "101"], ErrorKind::ValueValidation),
+        (&["lb", "limit", "top", "--count", "0"], ErrorKind::ValueValidation),
+        (&["lb", "limit", "top", "--count", "1025"], ErrorKind::ValueValidation),
+        (&["lb", "limit", "top", "web", "5"], ErrorKind::UnknownArgument),
     ];
     for (words, kind) in cases {
         let error = Args::try_parse_from(words).unwrap_err();
@@ -203,6 +208,29 @@ fn a_daemons_answers_become_data_and_exit_codes() {
     assert_eq!(refused.err, "lb: burst: 0 is not from 1 to 1000000000\n");
     assert_eq!(refused.exit, Exit::Refused);
     assert_eq!(ask(&["limit", "remove", "web", "source-packets"]).exit, Exit::Ok);
+    let suggested = ask(&["limit", "suggest", "web", "--quantile", "99.95"]);
+    let expected = "LIMITER   web probe\n\
+                    MEASURED  about 12 304 sources in 10m\n\
+                    BUSIEST   second of each, at most: 50 %: 3/s  100 %: 2.05k/s\n\
+                    PROPOSED  320 packets/s per source, burst 640 (99.95 %)\n\
+                    HITS      9 sources at most (0.1 %), the others never\n\
+                    COMMAND   lb limit set web probe packets=320/s burst=640 action=drop\n";
+    assert_eq!((suggested.exit, suggested.out.as_str()), (Exit::Ok, expected));
+    let json: serde_json::Value =
+        serde_json::from_str(&ask(&["limit", "suggest", "*", "--limiter", "all", "-o", "json"]).out).unwrap();
+    assert_eq!(
+        (&json[0]["limiter"], &json[0]["hits"], &json[0]["service"]),
+        (&"all".into(), &9.into(), &().into())
+    );
+
+    let top = ask(&["limit", "top", "web", "--count", "1"]);
+    let expected = "SOURCE         RATE   +/-  SERVICE  LIMITER         ACTION\n\
+                    198.51.100.7  1.21k  20.2  web      source-packets  drop\n\
+                    1.21k packets/s over limits in the last 15 s; 1 more not shown\n\
+                    ! 2 samples were lost: rates are higher than shown\n";
+    assert_eq!((top.exit, top.out.as_str(), top.err.as_str()), (Exit::Ok, expected, ""));
+    let missing = ask(&["limit", "top", "wbe"]);
+    assert_eq!((missing.exit, missing.err.as_str()), (Exit::NotFound, "lb: there is no service \"wbe\"\n"));
 
     let missing = ask(&["backend", "list", "wbe"]);
     assert_eq!((missing.exit, missing.out.as_str()), (Exit::NotFound, ""));

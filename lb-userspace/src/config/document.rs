@@ -15,20 +15,21 @@ use super::Mistake;
 use super::limit::Scalar;
 
 /// Collects the mistakes of one document.
-pub(super) struct Log<'d> {
-    text: &'d str,
+pub(super) struct Log {
+    /// Where lines end.
+    ends: Vec<usize>,
     mistakes: RefCell<Vec<Mistake>>,
 }
 
-impl<'d> Log<'d> {
-    pub(super) fn new(text: &'d str) -> Self {
-        Self { text, mistakes: RefCell::default() }
+impl Log {
+    pub(super) fn new(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset);
+        Self { ends: ends.collect(), mistakes: RefCell::default() }
     }
 
     /// The line, counted from 1, of a byte offset.
     fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().iter().take(offset);
-        1 + before.filter(|byte| **byte == b'\n').count()
+        1 + self.ends.partition_point(|end| *end < offset)
     }
 
     pub(super) fn note(&self, offset: usize, field: &str, message: impl Into<String>) {
@@ -52,7 +53,7 @@ impl<'d> Log<'d> {
 /// One value of the document and its place.
 #[derive(Clone)]
 pub(super) struct Node<'d> {
-    log: &'d Log<'d>,
+    log: &'d Log,
     /// The path people read: `service web: backends[1].address`.
     field: String,
     /// What stands between `field` and a key of the table.
@@ -62,7 +63,7 @@ pub(super) struct Node<'d> {
 }
 
 impl<'d> Node<'d> {
-    fn new(log: &'d Log<'d>, field: String, value: &'d Spanned<DeValue<'d>>) -> Self {
+    fn new(log: &'d Log, field: String, value: &'d Spanned<DeValue<'d>>) -> Self {
         Self { log, field, joint: ".", offset: value.span().start, value: value.get_ref() }
     }
 
@@ -189,7 +190,7 @@ impl<'d> Node<'d> {
 
 /// One table of the document and its place.
 pub(super) struct Section<'d> {
-    log: &'d Log<'d>,
+    log: &'d Log,
     prefix: String,
     offset: usize,
     table: &'d DeTable<'d>,
@@ -197,7 +198,7 @@ pub(super) struct Section<'d> {
 
 impl<'d> Section<'d> {
     /// The document itself.
-    pub(super) fn root(log: &'d Log<'d>, document: &'d DeTable<'d>, keys: &[&str]) -> Self {
+    pub(super) fn root(log: &'d Log, document: &'d DeTable<'d>, keys: &[&str]) -> Self {
         let section = Self { log, prefix: String::new(), offset: 0, table: document };
         section.refuse_other_keys(keys);
         section

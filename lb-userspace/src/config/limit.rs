@@ -163,8 +163,8 @@ impl<'k> Reader<'k> {
         u8::try_from(self.integer(key, value, most.into())?).ok()
     }
 
-    /// The unit and the rate.
-    fn rate(&self) -> Option<(Unit, u64)> {
+    /// The key of its rate says what it counts.
+    fn unit(&self) -> Option<Unit> {
         let units = [Unit::Packets, Unit::Bits, Unit::NewConnections];
         let mut named = units.into_iter().filter(|unit| self.has(unit.key()));
         let Some(unit) = named.next() else {
@@ -178,12 +178,15 @@ impl<'k> Reader<'k> {
             self.note(second.key(), format!("a limiter counts one thing; there is {} already", unit.key()));
             return None;
         }
+        Some(unit)
+    }
+
+    fn rate(&self, unit: Unit) -> Option<u64> {
         let value = self.keys.get(unit.key())?;
-        let rate = match unit {
+        match unit {
             Unit::Bits => self.read_with(unit.key(), value, parse_bit_rate),
             _ => self.read_with(unit.key(), value, parse_rate),
-        };
-        Some((unit, rate?))
+        }
     }
 
     fn shape(&self, unit: Option<Unit>) -> Option<Shape> {
@@ -213,8 +216,9 @@ impl<'k> Reader<'k> {
             self.note(key, format!("unknown key; expected one of {}", LIMIT_KEYS.join(", ")));
         }
         let scope = self.scope();
-        let rate = self.rate();
-        let shape = self.shape(rate.map(|(unit, _)| unit));
+        let unit = self.unit();
+        let rate = unit.and_then(|unit| self.rate(unit));
+        let shape = self.shape(unit);
         let actions = [Action::Drop, Action::Mark, Action::Shadow].map(|action| (action.name(), action));
         let action = self.required("action", "action = \"drop\"");
         let action = action.and_then(|value| self.word("action", value, &actions));
@@ -222,7 +226,7 @@ impl<'k> Reader<'k> {
             .keys
             .get("name")
             .map(|value| self.read_with("name", value, |text| check_name(text).map(|()| text.to_owned())));
-        let (scope, (unit, rate), shape, action) = (scope?, rate?, shape?, action?);
+        let (scope, unit, rate, shape, action) = (scope?, unit?, rate?, shape?, action?);
         let policy = Policy { unit, rate, scope, shape, action };
         let name = name.unwrap_or_else(|| Some(policy.default_name()))?;
         Limit::try_new(name, policy).map_err(|LimitError { key, reason }| self.note(key, reason)).ok()

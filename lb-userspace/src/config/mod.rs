@@ -173,7 +173,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
 }
 
 /// The configuration, of use only if the log is clean.
-fn read(log: &Log<'_>, text: &str) -> Option<Config> {
+fn read(log: &Log, text: &str) -> Option<Config> {
     let document = DeTable::parse(text)
         .map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);

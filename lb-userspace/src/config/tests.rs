@@ -124,6 +124,25 @@ fn limits_of_windows_are_bounded() {
 }
 
 #[test]
+fn a_limit_with_a_wrong_rate_and_a_wrong_burst_is_told_both() {
+    for (keys, expected) in [
+        (
+            "packets = \"1k\", burst = 0",
+            ["packets: \"1k\" is not a rate", "burst: 0 is not from 1 to 1000000000"],
+        ),
+        (
+            "bits = \"1k/s\", burst = \"1k\"",
+            ["bits: \"1k/s\" is not a rate of bits", "burst: \"1k\" is not a number of bits"],
+        ),
+    ] {
+        let told = mistakes(&with_service(&format!(
+            "limit = [{{ scope = \"source\", {keys}, action = \"drop\" }}]"
+        )));
+        assert!(expected.iter().all(|sentence| told.contains(sentence)), "{told}");
+    }
+}
+
+#[test]
 fn limits_of_new_connections_need_a_protocol_that_opens_any() {
     let text = with_service(
         "limit = [{ scope = \"source\", new_connections = \"1/s\", burst = 1, action = \"drop\" }]",

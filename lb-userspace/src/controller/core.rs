@@ -1,8 +1,10 @@
 //! The controller without its tasks: everything it knows, and what follows from each thing it learns.
 
+mod limited;
 mod lists;
 mod phases;
 mod resume;
+mod suggestions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +20,7 @@ use self::phases::Phases;
 use super::contended::Contended;
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
+use super::limited::Limited;
 use super::{Change, ChangeError, edits};
 use crate::config::limit_keys;
 use crate::datapath::{Attachment, Datapath, Image, NO_INTERFACE, TableError, apply};
@@ -78,6 +81,7 @@ pub(super) struct Core<D> {
     ledger: Ledger,
     pressure: Pressure,
     contended: Contended,
+    limited: Limited,
     generation: u64,
     interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
@@ -105,6 +109,7 @@ impl<D: Datapath> Core<D> {
             ledger: Ledger::default(),
             pressure: Pressure::default(),
             contended: Contended::default(),
+            limited: Limited::new(Instant::now()),
             generation: 0,
             interfaces: BTreeMap::new(),
             behind: false,
@@ -227,6 +232,7 @@ impl<D: Datapath> Core<D> {
         ask_lists(&mut image, self.side);
         let ledger = self.ledger.next(&placement, &mut self.datapath)?;
         ledger.note(&mut image);
+        self.clear_meters(&ledger)?;
         if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
             // Slots may have moved for a moment and flows been remembered that nobody will ask for.
             self.forget_what_is_over();
@@ -379,6 +385,7 @@ impl<D: Datapath> Core<D> {
             services: services?,
             flows: self.flows_view()?,
             lists: self.lists_view(),
+            limiter_samples: self.samples_view()?,
             warnings: self.warnings(),
         })
     }

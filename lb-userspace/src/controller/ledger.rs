@@ -4,6 +4,7 @@
 //! the tables: so a daemon that finds them goes on counting where the one before it ended.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use lb_common::layout::{Forwarded, LimiterCounts, Withheld};
 
@@ -26,12 +27,21 @@ struct ServiceAccount {
     retired: Forwarded,
 }
 
+/// A meter that measures for a limiter since some moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct MeterAccount {
+    pub(super) meter: u32,
+    pub(super) since: Instant,
+    baseline: LimiterCounts,
+}
+
 /// Who counts in which row. Made by [`Ledger::next`] before a change, completed by [`Ledger::settle`] after it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     backends: BTreeMap<(String, Endpoint), Account>,
     services: BTreeMap<String, ServiceAccount>,
     limiters: BTreeMap<LimiterKey, u32>,
+    meters: BTreeMap<LimiterKey, MeterAccount>,
     closing: Vec<(String, Endpoint, Account)>,
 }
 
@@ -91,6 +101,15 @@ impl Ledger {
             }
             next.limiters.insert(key.clone(), row);
         }
+        for (key, meter) in placement.meters() {
+            let account = match self.meter(key).filter(|old| old.meter == meter) {
+                Some(old) => *old,
+                None => {
+                    MeterAccount { meter, since: Instant::now(), baseline: tables.limiter_counts(meter)? }
+                }
+            };
+            next.meters.insert(key.clone(), account);
+        }
         let left =
             self.backends.iter().filter(|(key, old)| next.backends.get(*key).map(|a| a.row) != Some(old.row));
         next.closing =
@@ -132,6 +151,19 @@ impl Ledger {
         self.limiters.get(key).map_or(Ok(LimiterCounts::default()), |row| tables.limiter_counts(*row))
     }
 
+    /// The meter of a limiter, if it has one.
+    pub(super) fn meter(&self, key: &LimiterKey) -> Option<&MeterAccount> {
+        self.meters.get(key)
+    }
+
+    /// The meters that measure for others than in the ledger before.
+    pub(super) fn new_meters(&self, before: &Self) -> Vec<u32> {
+        let is_new = |(key, account): &(&LimiterKey, &MeterAccount)| {
+            before.meter(key).is_none_or(|old| old.meter != account.meter)
+        };
+        self.meters.iter().filter(is_new).map(|(_, account)| account.meter).collect()
+    }
+
     /// What a service has received; nothing if there is no such service.
     pub(super) fn service<D: Datapath + ?Sized>(
         &self,
@@ -158,6 +190,13 @@ impl Ledger {
                 owner.retired = account.retired;
             }
         }
+    }
+}
+
+impl MeterAccount {
+    /// Packets that the meter had no word for.
+    pub(super) fn contended<D: Datapath + ?Sized>(&self, tables: &D) -> Result<u64, TableError> {
+        Ok(tables.limiter_counts(self.meter)?.contended.wrapping_sub(self.baseline.contended))
     }
 }
 

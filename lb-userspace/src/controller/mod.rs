@@ -8,7 +8,9 @@ mod core;
 mod edits;
 mod janitor;
 mod ledger;
+mod limited;
 mod lists;
+mod space_saving;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,7 +25,8 @@ use crate::health::{CheckReport, Checker};
 use crate::model::{AdminState, Backend, Endpoint, Limit, ListName, Lists, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::placement::Services;
-use crate::view::{Applied, BackendView, LimitView, PrefixList, Status};
+use crate::suggestion::Quantile;
+use crate::view::{Applied, BackendView, LimitView, LimitedView, PrefixList, Status, Suggestion};
 use core::Core;
 pub use core::ReconcileError;
 pub use lists::{ListAction, ListChange};
@@ -35,6 +38,9 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// Looking at them takes one part of so many of the time at most, however many they are.
 const SWEEP_PARTS: u32 = 50;
+
+/// How often samples of packets over limits are fetched: there is room for what 60 CPUs tell meanwhile in a flood.
+const SAMPLES_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long to wait for neighbours to answer before the first packet is let in, and before a backend is added.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
@@ -129,10 +135,23 @@ impl From<ControllerGone> for ChangeError {
     }
 }
 
+/// Which limiters that only count are asked what they have measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuggestionQuery {
+    /// Those that packets of a service meet; `None` for those of all services.
+    pub service: Option<String>,
+    /// The one of this name; all of them if absent.
+    pub limiter: Option<String>,
+    /// How many sources the proposed limiter is to leave alone.
+    pub quantile: Quantile,
+}
+
 enum Request {
     Status(oneshot::Sender<Status>),
     Limits(Option<String>, oneshot::Sender<Result<Vec<LimitView>, ChangeError>>),
+    Limited(Option<String>, usize, oneshot::Sender<Result<LimitedView, ChangeError>>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
+    Suggestions(SuggestionQuery, oneshot::Sender<Result<Vec<Suggestion>, ChangeError>>),
     List(ListName, oneshot::Sender<PrefixList>),
     ChangeList(ListChange, oneshot::Sender<Result<Applied, ChangeError>>),
     Change(Change, oneshot::Sender<Result<Applied, ChangeError>>),
@@ -158,6 +177,16 @@ impl Handle {
     /// The limiters that packets of one service meet, or all there are.
     pub async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError> {
         self.ask(|answer| Request::Limits(service.map(str::to_owned), answer)).await?
+    }
+
+    /// What limiters propose that only count.
+    pub async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
+        self.ask(|answer| Request::Suggestions(query, answer)).await?
+    }
+
+    /// Who is over the limits that packets of one service meet, or over any: the first `most` sources.
+    pub async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError> {
+        self.ask(|answer| Request::Limited(service.map(str::to_owned), most, answer)).await?
     }
 
     /// Applies a change whole, or refuses it whole.
@@ -305,6 +334,8 @@ impl<D: Datapath + 'static> Controller<D> {
         lookups.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut samples = interval(SAMPLES_INTERVAL);
+        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut finished = Vec::new();
         loop {
             let step = self.core.until_next_step();
@@ -329,6 +360,9 @@ impl<D: Datapath + 'static> Controller<D> {
                     tell_passing(block_in_place(|| self.core.sweep()).map_err(Into::into))?;
                     sweeps.reset_after(SWEEP_INTERVAL.max(begun.elapsed() * SWEEP_PARTS));
                 }
+                _ = samples.tick(), if self.core.has_limiters() => {
+                    tell_passing(self.core.take_over_samples().map_err(|error| ReconcileError::from(error).into()))?;
+                }
                 _ = lookups.tick() => {
                     self.core.datapath().relay_log();
                     tell_passing(self.core.watch_limiters().map_err(|error| ReconcileError::from(error).into()))?;
@@ -347,6 +381,10 @@ impl<D: Datapath + 'static> Controller<D> {
             },
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
             Request::Limits(service, answer) => drop(answer.send(self.core.limits(service.as_deref()))),
+            Request::Suggestions(query, answer) => drop(answer.send(self.core.suggestions(&query))),
+            Request::Limited(service, most, answer) => {
+                drop(answer.send(self.core.limited(service.as_deref(), most)));
+            }
             Request::List(list, answer) => drop(answer.send(self.core.list(list))),
             Request::ChangeList(change, answer) => {
                 drop(answer.send(block_in_place(|| self.core.change_list(&change))));

@@ -2,9 +2,12 @@
 
 use lb_common::flow::{Detail, Entry};
 use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::limiter::sample::OverSample;
 use lb_common::lists::Side;
 
-use super::{Capacity, Counters, Datapath, ListEntry, MemoryDatapath, Store, Table, TableError};
+use super::{
+    Capacity, Counters, Datapath, ListEntry, MemoryDatapath, SampleCounts, Store, Table, TableError,
+};
 
 /// A [`Datapath`] made of another one. What is not implemented is done by the inner one.
 pub(crate) trait Double: Send {
@@ -95,6 +98,22 @@ impl<D: Double> Datapath for D {
 
     fn limiter_counts(&self, row: u32) -> Result<LimiterCounts, TableError> {
         self.inner().limiter_counts(row)
+    }
+
+    fn meter(&self, meter: u32) -> Result<Vec<u64>, TableError> {
+        self.inner().meter(meter)
+    }
+
+    fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
+        self.inner_mut().clear_meter(meter)
+    }
+
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        self.inner_mut().take_over_samples()
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        self.inner().sample_counts()
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
 use aya::pin::PinError;
 use aya::programs::{ProgramError, Xdp};
 use aya::util::nr_cpus;
@@ -15,7 +15,11 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use bytemuck::Zeroable;
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
-use lb_common::layout::{ASIDE, DETOUR, Features, FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::layout::{
+    ASIDE, DETOUR, Features, FlowCounts, Forwarded, LimiterCounts, OVER_SAMPLES_ROOM, Withheld,
+};
+use lb_common::limiter::meter::METERS;
+use lb_common::limiter::sample::{LANES, OverSample, Sampler};
 use lb_common::lists::Side;
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
@@ -30,7 +34,10 @@ use super::object::{counters, program, row};
 use super::pins::{Pins, PinsError, Plan};
 use super::program_log::ProgramLog;
 use super::smoke::{SmokeError, try_out};
-use super::{BALANCER_OBJECT, Capacity, Counters, Datapath, ListEntry, Store, Table, TableError, settings};
+use super::{
+    BALANCER_OBJECT, Capacity, Counters, Datapath, ListEntry, METER_WORDS, SampleCounts, Store, Table,
+    TableError, no_meter, settings, words_of_meter,
+};
 
 /// The oldest kernel that runs the program: compare-and-swap in BPF came with 5.12, and 6.1 is the oldest we test.
 pub const MINIMUM_KERNEL: (u32, u32) = (6, 1);
@@ -95,11 +102,14 @@ pub struct KernelDatapath {
     /// By the number of each table.
     tables: [Mapping; Table::ALL.len()],
     lists: [ListTable; 2],
+    meters: Mapping,
     flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
     limiter_counts: PerCpuArray<MapData, Row<LimiterCounts>>,
     flow_counts: PerCpuArray<MapData, Row<FlowCounts>>,
+    samplers: PerCpuArray<MapData, Row<Sampler>>,
+    over_samples: RingBuf<MapData>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -170,10 +180,13 @@ impl KernelDatapath {
         }
         // There are as many as tables.
         let tables = tables.try_into().map_err(|_| LoadError::Incomplete("tables"))?;
+        let meters = mapping(&ebpf, "METERS", METERS as usize * METER_WORDS)?;
         let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
         Ok(Self {
             limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
+            samplers: counters(&mut ebpf, "SAMPLERS")?,
+            over_samples: ring(&mut ebpf, "OVER_SAMPLES")?,
             forwarded: counters(&mut ebpf, "FORWARDED")?,
             withheld: counters(&mut ebpf, "WITHHELD")?,
             reasons: counters(&mut ebpf, "REASONS")?,
@@ -183,6 +196,7 @@ impl KernelDatapath {
             capacity,
             rows: interfaces.to_vec(),
             tables,
+            meters,
             flows,
         })
     }
@@ -299,6 +313,11 @@ fn list(ebpf: &mut Ebpf, name: &'static str) -> Result<ListTable, LoadError> {
     }
 }
 
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadError> {
+    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete(name))?;
+    RingBuf::try_from(map).map_err(|source| LoadError::Table { name, source })
+}
+
 /// Words of one set of the flow table.
 const FLOW_SET_WORDS: usize = size_of::<FlowLines>() / size_of::<u64>();
 
@@ -405,6 +424,33 @@ impl Datapath for KernelDatapath {
         Ok(row(&self.limiter_counts, "LIMITER_COUNTS", index)?
             .into_iter()
             .fold(LimiterCounts::default(), add))
+    }
+
+    fn meter(&self, meter: u32) -> Result<Vec<u64>, TableError> {
+        let word = |word| self.meters.load(word).ok_or_else(|| no_meter(meter));
+        words_of_meter(meter).map(word).collect()
+    }
+
+    fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
+        words_of_meter(meter).try_for_each(|word| self.meters.store(word, 0)).ok_or_else(|| no_meter(meter))
+    }
+
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        let mut samples = Vec::new();
+        // No more than there is room for: the program may go on telling as fast as they are fetched.
+        while samples.len() < OVER_SAMPLES_ROOM
+            && let Some(bytes) = self.over_samples.next()
+        {
+            samples.extend(bytemuck::try_pod_read_unaligned::<OverSample>(&bytes).ok());
+        }
+        samples
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        (0..LANES).try_fold(SampleCounts::default(), |sum, lane| {
+            let cpus = row(&self.samplers, "SAMPLERS", lane)?.into_iter();
+            Ok(cpus.fold(sum, |sum, Row(sampler)| sum.and(sampler)))
+        })
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

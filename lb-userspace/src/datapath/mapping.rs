@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aya::Pod;
 use bytemuck::Zeroable;
 use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::limiter::sample::Sampler;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A BPF array created with `BPF_F_MMAPABLE`, as words that are stored one by one while programs read or change them.
@@ -79,3 +80,5 @@ unsafe impl Pod for Row<Withheld> {}
 unsafe impl Pod for Row<LimiterCounts> {}
 // SAFETY: as for `Forwarded`.
 unsafe impl Pod for Row<FlowCounts> {}
+// SAFETY: as for `Forwarded`.
+unsafe impl Pod for Row<Sampler> {}

@@ -54,13 +54,24 @@ pub(super) const MAPS: &[MapKind] = &[
     kept("FRAGMENTS", |c| c.fragment_sets),
     kept("FORWARDED", |c| c.backends),
     kept("WITHHELD", |c| c.services),
-    kept("LIMITER_COUNTS", |c| c.limiters),
+    kept("LIMITER_COUNTS", |c| c.limiter_counters()),
     kept_as_it_is("FLOW_COUNTS"),
     kept_as_it_is("REASONS"),
+    kept_as_it_is("SAMPLERS"),
     MapKind { name: WAYS, fate: Fate::OfProgram, entries: None },
     MapKind {
         name: ".rodata",
         fate: Fate::Private("constants of one program, which holds them itself"),
+        entries: None,
+    },
+    MapKind {
+        name: "METERS",
+        fate: Fate::Private("measurements begin anew with each daemon, which alone knows since when"),
+        entries: None,
+    },
+    MapKind {
+        name: "OVER_SAMPLES",
+        fate: Fate::Private("samples for the daemon that loaded the program, and of the last seconds only"),
         entries: None,
     },
     MapKind {

@@ -7,8 +7,11 @@ use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
 use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
-    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet, Withheld,
+    MAX_INTERFACES, OVER_SAMPLES_ROOM, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet,
+    Withheld,
 };
+use lb_common::limiter::meter::{METERS, REGISTER_SETS};
+use lb_common::limiter::sample::{LANES, OverSample, Sampler};
 use lb_common::limiter::{LimiterEvent, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
@@ -17,7 +20,10 @@ use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
 
 use super::lists::MemoryList;
-use super::{Capacity, Counters, Datapath, ListEntry, Store, Table, TableError, settings};
+use super::{
+    Capacity, Counters, Datapath, ListEntry, SampleCounts, Store, Table, TableError, no_meter, settings,
+    words_of_meter,
+};
 
 /// Tables, counters and a clock that stands still until it is set.
 #[derive(Clone)]
@@ -36,12 +42,15 @@ pub struct MemoryDatapath {
     lists: [MemoryList; 2],
     limiters: Vec<LimiterEntry>,
     buckets: Vec<[Cell<u64>; WAYS]>,
+    meters: Vec<[Cell<u64>; WAYS]>,
     flows: Vec<[Cell<u64>; 2 * flow::WAYS]>,
     fragments: Vec<[Cell<u64>; 2 * flow::WAYS]>,
     flow_counts: Cell<FlowCounts>,
     forwarded: RefCell<Vec<Forwarded>>,
     withheld: RefCell<Vec<Withheld>>,
     limiter_counts: RefCell<Vec<LimiterCounts>>,
+    samplers: [Cell<Sampler>; LANES as usize],
+    over_samples: RefCell<Vec<OverSample>>,
     reasons: RefCell<Vec<u64>>,
     now: Cell<u64>,
 }
@@ -68,12 +77,15 @@ impl MemoryDatapath {
             lists: <[MemoryList; 2]>::default(),
             limiters: zeros(capacity.entries(Table::Limiters)),
             buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
+            meters: vec![[const { Cell::new(0) }; WAYS]; (METERS * REGISTER_SETS) as usize],
             flows: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.flow_sets as usize],
             fragments: vec![[const { Cell::new(0) }; 2 * flow::WAYS]; capacity.fragment_sets as usize],
             flow_counts: Cell::default(),
             forwarded: RefCell::new(zeros(capacity.backends)),
             withheld: RefCell::new(zeros(capacity.services)),
-            limiter_counts: RefCell::new(zeros(capacity.limiters)),
+            limiter_counts: RefCell::new(zeros(capacity.limiter_counters())),
+            samplers: <[Cell<Sampler>; LANES as usize]>::default(),
+            over_samples: RefCell::default(),
             reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
             now: Cell::new(1),
         }
@@ -210,6 +222,26 @@ impl Datapath for MemoryDatapath {
         counts.ok_or_else(|| missing("limiter counts", row as usize))
     }
 
+    fn meter(&self, meter: u32) -> Result<Vec<u64>, TableError> {
+        let words = self.meters.as_flattened().get(words_of_meter(meter));
+        Ok(words.ok_or_else(|| no_meter(meter))?.iter().map(Cell::get).collect())
+    }
+
+    fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
+        let words = self.meters.as_flattened().get(words_of_meter(meter));
+        words.ok_or_else(|| no_meter(meter))?.iter().for_each(|word| word.set(0));
+        Ok(())
+    }
+
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        self.over_samples.take()
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        let counts = self.samplers.iter().map(Cell::get);
+        Ok(counts.fold(SampleCounts::default(), SampleCounts::and))
+    }
+
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {
         Ok(self.flow_counts.get())
     }
@@ -270,6 +302,10 @@ impl Tables for MemoryDatapath {
         self.buckets.get(set as usize)
     }
 
+    fn registers(&self, set: u32) -> Option<&[Cell<u64>; WAYS]> {
+        self.meters.get(set as usize)
+    }
+
     fn flows(&self, hash: u64) -> Option<Self::Flows<'_>> {
         self.flows.get(flow::set_of(hash, self.settings.flow_sets) as usize)
     }
@@ -302,6 +338,27 @@ impl Tables for MemoryDatapath {
     fn count_limiter(&self, row: u32, event: LimiterEvent) {
         if let Some(counts) = self.limiter_counts.borrow_mut().get_mut(row as usize) {
             counts.count(event);
+        }
+    }
+
+    fn meet_over(&self, lane: u32, period: u32) -> u32 {
+        let Some(sampler) = self.samplers.get(lane as usize) else { return 0 };
+        let mut changed = sampler.get();
+        let weight = changed.meet(period, &self.settings.hash_key);
+        sampler.set(changed);
+        weight
+    }
+
+    fn tell_over(&self, lane: u32, sample: &OverSample) {
+        let mut samples = self.over_samples.borrow_mut();
+        let told = samples.len() < OVER_SAMPLES_ROOM;
+        if told {
+            samples.push(*sample);
+        }
+        if let Some(sampler) = self.samplers.get(lane as usize) {
+            let mut counted = sampler.get();
+            counted.count(told);
+            sampler.set(counted);
         }
     }
 

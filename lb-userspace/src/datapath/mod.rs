@@ -28,11 +28,15 @@ pub use memory::MemoryDatapath;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};
 pub use smoke::SmokeError;
 
+use std::ops::Range;
+
 use lb_common::flow::{Detail, Entry, WAYS};
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
     MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
+use lb_common::limiter::meter::{METERS, REGISTERS};
+use lb_common::limiter::sample::{OverSample, Sampler};
 use lb_common::lists::{ListKey, Listed, Side};
 use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use rustix::time::{ClockId, clock_getres};
@@ -205,6 +209,11 @@ impl Capacity {
             && self.fragment_sets == wanted.fragment_sets
     }
 
+    /// Rows of limiters' counters: those of the meters, then one for each limiter.
+    pub const fn limiter_counters(&self) -> u32 {
+        METERS + self.limiters
+    }
+
     /// Flows that can be remembered.
     pub const fn flows(&self) -> usize {
         self.flow_sets as usize * WAYS
@@ -229,6 +238,23 @@ pub enum Counters {
     Withheld,
     /// [`LimiterCounts`], of a limiter.
     Limiter,
+}
+
+/// What became of the samples of packets over limits, all CPUs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SampleCounts {
+    /// Samples that were there to be fetched.
+    pub told: u64,
+    /// Samples for which there was no room, since nobody fetched those before.
+    pub lost: u64,
+}
+
+impl SampleCounts {
+    /// With those of one CPU and lane.
+    #[must_use]
+    fn and(self, Sampler { told, lost, .. }: Sampler) -> Self {
+        Self { told: self.told + told, lost: self.lost + lost }
+    }
 }
 
 /// What went wrong while reading or writing a table.
@@ -295,11 +321,35 @@ pub trait Datapath: Send {
     /// What a limiter said that counts in a row, all CPUs together.
     fn limiter_counts(&self, row: u32) -> Result<LimiterCounts, TableError>;
 
+    /// The registers of a meter, eight in a word, while packets raise them.
+    fn meter(&self, meter: u32) -> Result<Vec<u64>, TableError>;
+
+    /// Lowers all registers of a meter, which no packet asks.
+    fn clear_meter(&mut self, meter: u32) -> Result<(), TableError>;
+    /// Fetches what the program has told of packets over limits since the last call.
+    fn take_over_samples(&mut self) -> Vec<OverSample>;
+
+    /// What became of all such samples so far.
+    fn sample_counts(&self) -> Result<SampleCounts, TableError>;
+
     /// What the flow table had to say to packets, all CPUs together.
     fn flow_counts(&self) -> Result<FlowCounts, TableError>;
 
     /// Packets that came in by the interface in a row and met with the reason of a counter, all CPUs together.
     fn reason(&self, interface_row: u32, counter: u32) -> Result<u64, TableError>;
+}
+
+/// Words of one meter's registers.
+const METER_WORDS: usize = REGISTERS as usize / size_of::<u64>();
+
+/// Where a meter's registers are among those of all meters.
+fn words_of_meter(meter: u32) -> Range<usize> {
+    let first = meter as usize * METER_WORDS;
+    first..first + METER_WORDS
+}
+
+fn no_meter(meter: u32) -> TableError {
+    TableError { table: "METERS", entry: meter as usize, reason: format!("there are {METERS} meters") }
 }
 
 /// Brings the tables from `old` to `new`: whole, or, if a store fails, back to `old`.

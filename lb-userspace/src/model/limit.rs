@@ -179,6 +179,11 @@ impl Limit {
 }
 
 impl Policy {
+    /// Whether what each source sends is to be measured: it only counts, and tells sources apart.
+    pub fn is_measured(&self) -> bool {
+        self.action == Action::Shadow && self.scope != Scope::Service
+    }
+
     /// The name of a limiter that got none.
     pub fn default_name(&self) -> String {
         format!("{}-{}", self.scope.name(), self.unit.key().replace('_', "-"))

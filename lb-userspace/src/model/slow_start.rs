@@ -67,7 +67,7 @@ mod tests {
             prop_assert_eq!(weight_at(Duration::ZERO), weight.div_ceil(10));
             prop_assert_eq!(weight_at(slow_start), weight);
             prop_assert_eq!(weight_at(Duration::MAX), weight);
-            prop_assert!(weight_at(slow_start - Duration::from_nanos(1)) < weight || weight < 12);
+            prop_assert!(weight_at(slow_start.saturating_sub(Duration::from_nanos(1))) < weight || weight < 12);
         }
 
         #[test]
@@ -77,7 +77,7 @@ mod tests {
             let mut steps = 0;
             while let Some(next) = next_step(slow_start, elapsed) {
                 prop_assert!(next > elapsed && next <= slow_start);
-                prop_assert_eq!(weight_at(next - Duration::from_nanos(1)), weight_at(elapsed));
+                prop_assert_eq!(weight_at(next.saturating_sub(Duration::from_nanos(1))), weight_at(elapsed));
                 prop_assert!(weight_at(next) > weight_at(elapsed));
                 elapsed = next;
                 steps += 1;

@@ -3,13 +3,16 @@
 //! A limiter keeps its counters for as long as it has its name, and its buckets for as long as they mean the same: whatever
 //! is done to rate, burst and action. Else it gets another salt, under which nobody has a bucket yet, and its service other
 //! rows, so that no packet meets half of each.
+//!
+//! Limiters of sources that only count have a meter as long as there are any: [`lb_common::limiter::meter`]. A meter goes with
+//! a salt and is never kept for another.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytemuck::Zeroable;
 use lb_common::answer;
 use lb_common::layout::{LimiterEntry, LimiterRows, MAX_LIMITERS, VipKey};
+use lb_common::limiter::meter::METERS;
 use lb_common::limiter::{Sets, WINDOW_RANGES};
 use lb_common::owner::LimiterOwner;
 use lb_common::wire::Ipv6Address;
@@ -69,6 +72,14 @@ struct Placed {
     counters: Range,
     /// Its range of buckets, if it has one of its own.
     window: Option<Range>,
+    meter: Option<Range>,
+}
+
+impl Placed {
+    /// The row of its counters; those of the meters come first.
+    fn counters(&self) -> u32 {
+        METERS + self.counters.start
+    }
 }
 
 /// The rows of one service, and whose they are.
@@ -88,6 +99,7 @@ pub(super) struct Limiters {
     free_rows: Ranges,
     free_counters: Ranges,
     free_windows: Ranges,
+    free_meters: Ranges,
 }
 
 #[derive(Default)]
@@ -95,6 +107,7 @@ struct GivenUp {
     rows: Vec<Range>,
     counters: Vec<Range>,
     windows: Vec<Range>,
+    meters: Vec<Range>,
 }
 
 impl Limiters {
@@ -107,17 +120,23 @@ impl Limiters {
             free_rows: Ranges::new(capacity.limiters),
             free_counters: Ranges::new(capacity.limiters),
             free_windows: Ranges::new(WINDOW_RANGES),
+            free_meters: Ranges::new(METERS),
         }
     }
 
     /// The row in which a limiter counts.
     pub(super) fn counters(&self, key: &LimiterKey) -> Option<u32> {
-        self.placed.get(key).map(|placed| placed.counters.start)
+        self.placed.get(key).map(Placed::counters)
     }
 
     /// The row in which every limiter counts.
     pub(super) fn all_counters(&self) -> impl Iterator<Item = (&LimiterKey, u32)> {
-        self.placed.iter().map(|(key, placed)| (key, placed.counters.start))
+        self.placed.iter().map(|(key, placed)| (key, placed.counters()))
+    }
+
+    /// The meters and whose they are.
+    pub(super) fn meters(&self) -> impl Iterator<Item = (&LimiterKey, u32)> {
+        self.placed.iter().filter_map(|(key, placed)| Some((key, placed.meter?.start)))
     }
 
     /// What the limiter's sources are hashed with.
@@ -133,34 +152,38 @@ impl Limiters {
         for (_, gone) in next.placed.extract_if(.., |key, _| !wanted.contains_key(key)) {
             given_up.counters.push(gone.counters);
             given_up.windows.extend(gone.window);
+            given_up.meters.extend(gone.meter);
         }
         for (key, limit) in wanted {
-            next.place(key, Meaning::of(limit), &mut given_up)?;
+            next.place(&key, Meaning::of(limit), &mut given_up)?;
+            next.place_meter(&key, limit.policy().is_measured(), &mut given_up);
         }
         let gone = next.rows.extract_if(.., |name, _| !services.contains_key(name));
         given_up.rows.extend(gone.map(|(_, rows)| rows.range));
         for service in services.values() {
             next.place_rows(services, service, &mut given_up)?;
         }
-        let Self { free_rows, free_counters, free_windows, .. } = &mut next;
+        let Self { free_rows, free_counters, free_windows, free_meters, .. } = &mut next;
         given_up.rows.into_iter().for_each(|range| free_rows.give(range));
         given_up.counters.into_iter().for_each(|range| free_counters.give(range));
         given_up.windows.into_iter().for_each(|range| free_windows.give(range));
+        given_up.meters.into_iter().for_each(|range| free_meters.give(range));
         Ok(next)
     }
 
     fn place(
         &mut self,
-        key: LimiterKey,
+        key: &LimiterKey,
         meaning: Meaning,
         given_up: &mut GivenUp,
     ) -> Result<(), PlacementError> {
-        let old = self.placed.get(&key).copied();
+        let old = self.placed.get(key).copied();
         if old.is_some_and(|old| old.meaning == Some(meaning)) {
             return Ok(());
         }
         let owner = key.service.as_deref().unwrap_or("*");
         given_up.windows.extend(old.and_then(|old| old.window));
+        given_up.meters.extend(old.and_then(|old| old.meter));
         let counters = match old {
             Some(old) => old.counters,
             None => take(&mut self.free_counters, 1, owner, "limiters")?,
@@ -174,8 +197,19 @@ impl Limiters {
             salt = (salt + 1) % answer::SALT;
         }
         self.next_salt = (salt + 1) % answer::SALT;
-        self.placed.insert(key, Placed { meaning: Some(meaning), salt, counters, window });
+        let placed = Placed { meaning: Some(meaning), salt, counters, window, meter: None };
+        self.placed.insert(key.clone(), placed);
         Ok(())
+    }
+
+    /// Gives a limiter a meter if there is one left, or takes it away.
+    fn place_meter(&mut self, key: &LimiterKey, is_wanted: bool, given_up: &mut GivenUp) {
+        let Some(placed) = self.placed.get_mut(key) else { return };
+        if !is_wanted {
+            given_up.meters.extend(placed.meter.take());
+        } else if placed.meter.is_none() {
+            placed.meter = self.free_meters.take(1);
+        }
     }
 
     fn place_rows(
@@ -245,7 +279,9 @@ impl Limiters {
         };
         let unknown = || LimiterKey { service: None, name: format!("#{:016x}", owner.name) };
         let key = wanted.map_or_else(unknown, |(key, _)| key.clone());
-        let placed = Placed { meaning: meaning.filter(is_whole), salt: owner.salt, counters, window };
+        // What is measured begins anew with each daemon.
+        let meaning = meaning.filter(is_whole);
+        let placed = Placed { meaning, salt: owner.salt, counters, window, meter: None };
         self.placed.insert(key, placed);
     }
 
@@ -292,9 +328,9 @@ impl Limiters {
             first_set: sets.first,
             set_count: sets.count,
             salt: placed.salt,
-            counters: placed.counters.start,
-            flags: unit | action | clock,
-            ..LimiterEntry::zeroed()
+            counters: placed.counters(),
+            flags: unit | action | clock | if placed.meter.is_some() { LimiterEntry::METERED } else { 0 },
+            meter: placed.meter.map_or(0, |meter| meter.start),
         })
     }
 }

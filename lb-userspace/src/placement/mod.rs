@@ -228,6 +228,11 @@ impl Placement {
         self.limiters.all_counters()
     }
 
+    /// The meters in use, and of which limiters they are.
+    pub fn meters(&self) -> impl Iterator<Item = (&LimiterKey, u32)> {
+        self.limiters.meters()
+    }
+
     /// What the sources of a limiter are hashed with.
     pub fn limiter_salt(&self, key: &LimiterKey) -> Option<u32> {
         self.limiters.salt(key)

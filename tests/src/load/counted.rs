@@ -10,18 +10,20 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::interrupt;
 use crate::net::{BACKENDS, Lab, Node};
-use crate::traffic::{Passage, Route, Traffic};
+use crate::traffic::{Passage, Route, Sources, Traffic};
 
 /// Packets are sent in a bundle each such time.
 const TICK: Duration = Duration::from_millis(5);
 /// The most packets of one bundle: who fell behind catches up in several.
 const MOST: u64 = 20_000;
 
-/// A stream of UDP packets from many sources to port 80 of a VIP whose service is of mode `dsr-l2`. All that arrives for the
-/// VIP at the backends' interfaces is counted and ends there, so no socket can lose any of it.
+/// A stream of UDP packets to port 80 of a VIP whose service is of mode `dsr-l2`. All that arrives at the backends' interfaces
+/// is counted and ends there, so no socket can lose any of it.
 #[derive(Clone, Copy, Debug)]
 pub struct CountedStream {
-    /// Whom it is for. No other traffic may be.
+    /// Who sends it.
+    pub sources: Sources,
+    /// Whom it is for.
     pub vip: Ipv4Addr,
     /// Packets a second, on average since it began.
     pub rate: u64,
@@ -57,7 +59,8 @@ impl CountedStream {
         }
         let macs = [mac(lab, client, "eth0")?, mac(lab, Node::Balancer, &client.to_string())?];
         let ifindex = index(lab, client, "eth0")?;
-        let route = Route { ifindex, macs, vip: self.vip, arrives_at: (self.vip, 32) };
+        let Self { sources, vip, .. } = self;
+        let route = Route { ifindex, macs, sources, vip, arrives_at: (vip, 32) };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = lab.namespace(client).spawn(move || self.flow(&mut traffic, &route, &stopped));
@@ -69,11 +72,13 @@ impl CountedStream {
         let mut tally = Tally::default();
         while !stop.load(Ordering::Relaxed) {
             let due = self.rate * u64::try_from(begun.elapsed().as_micros())? / 1_000_000;
-            let turns = u32::try_from(due.saturating_sub(tally.sent).min(MOST))?;
-            if turns > 0 {
-                tally.add(&traffic.pass(route, turns)?);
+            let behind = due.saturating_sub(tally.sent);
+            if behind > 0 {
+                tally.add(&traffic.pass(route, u32::try_from(behind.min(MOST))?)?);
             }
-            interrupt::pause(TICK)?;
+            // Whoever is far behind has no time to rest.
+            let rest = if behind > MOST { Duration::ZERO } else { TICK };
+            interrupt::pause(rest)?;
         }
         tally.took = begun.elapsed();
         Ok(tally)
@@ -91,8 +96,8 @@ impl Tally {
     }
 
     /// Packets a second, on average.
-    pub fn rate(&self) -> f64 {
-        self.sent as f64 / self.took.as_secs_f64()
+    pub fn rate(&self) -> u64 {
+        self.sent * 1000 / u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 }
 

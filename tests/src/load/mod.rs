@@ -6,7 +6,6 @@ mod flood;
 mod held;
 mod http;
 mod ping;
-mod spoofed;
 mod steady;
 mod udp;
 
@@ -19,7 +18,6 @@ pub use flood::{Flood, FloodReport, Running};
 pub use held::{Held, allow_many_files};
 pub use http::{KeepAlive, get, requests};
 pub use ping::ping;
-pub use spoofed::{RunningSpoof, SpoofedFlood};
 pub use steady::{Plan, SteadyLoad};
 pub use udp::Asker;
 

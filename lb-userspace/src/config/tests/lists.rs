@@ -49,6 +49,19 @@ fn mistakes_in_deny_and_allow_lists_are_refused() {
     }
 }
 
+#[test]
+fn a_hundred_thousand_mistakes_are_told_with_their_lines() {
+    let entries = "  \"10.0.0.7/8\",\n".repeat(100_000);
+    let mistakes = mistakes(&with_lists(&format!("deny = [\n{entries}]")));
+    let lines: Vec<&str> =
+        mistakes.lines().filter(|line| line.contains("bits behind the prefix are set")).collect();
+    assert_eq!(lines.len(), 100_000);
+    let first = 1 + with_lists("deny = [").lines().count();
+    for (at, line) in lines.iter().enumerate() {
+        assert!(line.starts_with(&format!("lb.toml:{}: lists.deny[{at}]: ", first + at)), "{line}");
+    }
+}
+
 /// A configuration beside files of lists, loaded.
 fn load_with(lists: &str, files: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();

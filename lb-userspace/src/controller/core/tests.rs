@@ -11,10 +11,12 @@ use crate::health::CheckOutcome;
 use crate::model::{ForwardMode, Protocol, ServiceOptions, Weight};
 
 mod histories;
+mod limited;
 mod lists;
 mod phases;
 mod racing;
 mod simulation;
+mod suggestions;
 mod world;
 
 fn endpoint(last: u8) -> Endpoint {

@@ -13,7 +13,7 @@ use lb_userspace::placement::Services;
 use super::super::{cases, image, key};
 use super::network::{Link, Network};
 use crate::process;
-use crate::traffic::{Route, Traffic};
+use crate::traffic::{Route, Sources, Traffic};
 
 /// How long the `nft` command may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ impl Contender {
             Self::Nftables => (Link::Routed, ROUTED, Link::Onward.subnet()),
         };
         let macs = [link.far_mac(), link.near_mac()];
-        Ok(Route { ifindex: network.far_index(link)?, macs, vip, arrives_at })
+        Ok(Route { ifindex: network.far_index(link)?, macs, sources: Sources::BUSY, vip, arrives_at })
     }
 }
 

@@ -247,9 +247,13 @@ fn a_step_that_the_tables_could_not_follow_is_made_up_for() {
 fn weights_of_zero_close_a_service() {
     let mut world = World::new(31, 128, 0, 1);
     let flows: Vec<usize> = (0..20).map(|_| world.open(0)).collect();
-    [1, 2].iter().for_each(|last| world.weigh(0, *last, 0));
+    for last in [1, 2] {
+        world.weigh(0, last, 0);
+    }
     let late = world.open(0);
-    flows.iter().for_each(|flow| world.talk(*flow));
+    for flow in &flows {
+        world.talk(*flow);
+    }
     assert!(world.flow(late).is_none() && flows.iter().all(|flow| world.flow(*flow).is_some()));
     assert_eq!(world.mistakes(), [""; 0]);
     let warnings = world.core.status(&[]).unwrap().warnings.join("\n");
