@@ -44,6 +44,10 @@ pub struct Config {
     pub metrics: bool,
     /// Where program and tables are pinned, to outlive the daemon; else they go with it.
     pub pins: Option<PathBuf>,
+    /// Whether the program goes with the daemon although there are pins.
+    pub detaches: bool,
+    /// The value of `flows`.
+    pub flows: Option<u32>,
     /// Lines of the section `[lists]`, as they stand in the file.
     pub lists: String,
     /// The services.
@@ -213,7 +217,15 @@ impl Config {
     /// Attached towards both clients, with a metrics page.
     pub fn new(services: Vec<Service>) -> Self {
         let interfaces = CLIENTS.map(|node| node.to_string()).to_vec();
-        Self { interfaces, metrics: true, pins: None, lists: String::new(), services }
+        Self {
+            interfaces,
+            metrics: true,
+            pins: None,
+            detaches: false,
+            flows: None,
+            lists: String::new(),
+            services,
+        }
     }
 
     /// With a data plane that outlives the daemon, pinned there.
@@ -238,10 +250,15 @@ impl Config {
             let _ = writeln!(text, "metrics = \"{}\"", SocketAddr::from(METRICS));
         }
         let _ = writeln!(text, "socket = \"{}\"", socket.display());
-        let _ = match &self.pins {
-            Some(pins) => writeln!(text, "pins = \"{}\"", pins.display()),
-            None => writeln!(text, "on_exit = \"detach\""),
-        };
+        if let Some(pins) = &self.pins {
+            let _ = writeln!(text, "pins = \"{}\"", pins.display());
+        }
+        if self.detaches || self.pins.is_none() {
+            text += "on_exit = \"detach\"\n";
+        }
+        if let Some(flows) = self.flows {
+            let _ = writeln!(text, "flows = {flows}");
+        }
         if !self.lists.is_empty() {
             let _ = writeln!(text, "\n[lists]\n{}", self.lists);
         }

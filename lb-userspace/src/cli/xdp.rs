@@ -64,7 +64,7 @@ pub(super) fn run(command: &XdpCommand, screen: &mut Screen<'_>) -> Result<(), F
                         format!("there is no interface {interface}; `ip link` lists those there are"),
                     )
                 })?;
-                held.put_back(interface, index).map_err(refused)?;
+                held.put_back(interface, index).map_err(|error| refused(&error))?;
             }
             pins
         }
@@ -94,8 +94,8 @@ fn hold(pins: &std::path::Path) -> Result<Pins, Failure> {
     Ok(Pins::open(pins)?)
 }
 
-fn refused(error: PinnedError) -> Failure {
-    Failure::new(Exit::Refused, with_sources(&error))
+fn refused(error: &PinnedError) -> Failure {
+    Failure::new(Exit::Refused, with_sources(error))
 }
 
 impl From<PinsError> for Failure {

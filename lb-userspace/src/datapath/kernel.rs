@@ -276,13 +276,13 @@ impl KernelDatapath {
 const PROGRAMS: [&str; 3] = ["balance", "detour", "aside"];
 
 /// Sets a row of counters to zero on every CPU.
-fn zero<T: aya::Pod + Copy>(
+fn zero<T>(
     rows: &mut PerCpuArray<MapData, T>,
     table: &'static str,
     row: u32,
 ) -> Result<(), TableError>
 where
-    T: Zeroable,
+    T: aya::Pod + Zeroable,
 {
     let failed = |reason: String| TableError { table, entry: row as usize, reason };
     let cpus = nr_cpus().map_err(|(what, error)| failed(format!("{what}: {error}")))?;

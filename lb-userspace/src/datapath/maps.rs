@@ -54,7 +54,7 @@ pub(super) const MAPS: &[MapKind] = &[
     kept("FRAGMENTS", |c| c.fragment_sets),
     kept("FORWARDED", |c| c.backends),
     kept("WITHHELD", |c| c.services),
-    kept("LIMITER_COUNTS", |c| c.limiter_counters()),
+    kept("LIMITER_COUNTS", Capacity::limiter_counters),
     kept_as_it_is("FLOW_COUNTS"),
     kept_as_it_is("REASONS"),
     kept_as_it_is("SAMPLERS"),

@@ -189,7 +189,7 @@ impl Placement {
         } else {
             (BTreeMap::new(), Range { start: base, length: 0 })
         };
-        let slots = Slots::adopted(words);
+        let slots = Slots::adopted(&words);
         self.services.insert(name, Placed { id, range, backends, ids, slots, idle_timeout });
     }
 }

@@ -55,7 +55,7 @@ pub(super) struct Slots {
 
 impl Slots {
     /// Slots as they were found in the tables. Their moves are taken to begin now.
-    pub(super) fn adopted(words: Arc<[Slot]>) -> Self {
+    pub(super) fn adopted(words: &[Slot]) -> Self {
         let moves = |slot: &Slot| if slot.is_moving() { UNPUBLISHED } else { 0 };
         let since = words.iter().map(moves).collect();
         Self { found: true, ..Self::default() }.with_words(words.to_vec(), since)

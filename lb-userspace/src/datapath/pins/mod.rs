@@ -51,7 +51,7 @@ impl Pins {
         // What is below the file system's root may be on it without having been there a moment ago.
         let kind =
             rustix::fs::statfs(existing).map_err(|error| PinsError::system("look at", existing, error))?;
-        if kind.f_type as u64 & 0xffff_ffff != BPF_FS_MAGIC {
+        if kind.f_type.cast_unsigned() & 0xffff_ffff != BPF_FS_MAGIC {
             return Err(PinsError::NoBpfFs { path: root.to_owned(), mount: mount_for(root) });
         }
         loop {
