@@ -276,11 +276,7 @@ impl KernelDatapath {
 const PROGRAMS: [&str; 3] = ["balance", "detour", "aside"];
 
 /// Sets a row of counters to zero on every CPU.
-fn zero<T>(
-    rows: &mut PerCpuArray<MapData, T>,
-    table: &'static str,
-    row: u32,
-) -> Result<(), TableError>
+fn zero<T>(rows: &mut PerCpuArray<MapData, T>, table: &'static str, row: u32) -> Result<(), TableError>
 where
     T: aya::Pod + Zeroable,
 {
