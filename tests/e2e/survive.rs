@@ -68,7 +68,7 @@ impl Lasting {
 
     /// Requests at a steady rate until they are counted.
     fn load(&self) -> SteadyLoad {
-        let plan = Plan { target: (VIP4, HTTP_PORT).into(), rate: 100, longest: Duration::from_secs(60) };
+        let plan = Plan { target: (VIP4, HTTP_PORT).into(), rate: 100, longest: Duration::from_mins(1) };
         SteadyLoad::start(&self.site.client(1), plan)
     }
 }
