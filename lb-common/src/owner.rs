@@ -66,6 +66,7 @@ mod tests {
     use std::format;
     use std::string::String;
     use std::vec;
+    use std::vec::Vec;
 
     use super::*;
     use crate::flow::{Entry, FlowLines, Stage, Tick, set_of};
@@ -140,7 +141,8 @@ mod tests {
             u64::from(VipKey::v4(Ipv4Address::new([192, 0, 2, 1])).set()),
             key.source([1, 2], 3),
         ];
-        words.iter().map(|word| format!("{word:x}\n")).collect()
+        let lines: Vec<String> = words.iter().map(|word| format!("{word:x}\n")).collect();
+        lines.concat()
     }
 
     /// The counters of reasons, in their order.
@@ -149,7 +151,8 @@ mod tests {
         let drops = DropReason::ALL.iter().map(|reason| (reason.counter(), reason.label()));
         let answers = AnswerReason::ALL.iter().map(|reason| (reason.counter(), reason.label()));
         let reasons = passes.chain(drops).chain(answers);
-        reasons.map(|(counter, label)| format!("{counter} {label}\n")).collect()
+        let lines: Vec<String> = reasons.map(|(counter, label)| format!("{counter} {label}\n")).collect();
+        lines.concat()
     }
 
     /// A daemon may find the tables of any other of the same format: they have to mean the same to both.
