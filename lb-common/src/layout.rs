@@ -18,7 +18,8 @@ use crate::slot::Slot;
 use crate::wire::{Be16, Be32, Ipv4Address, Ipv6Address, Mac, MacPair};
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2), as two words of its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
 pub struct VipKey {
     /// The first eight bytes.
     pub high: u64,
@@ -162,9 +163,16 @@ impl Region {
         self.0 & Self::REPLIES == 0
     }
 
+    /// The first entry.
     #[inline(always)]
-    const fn base(self) -> u32 {
+    pub const fn base(self) -> u32 {
         self.0 as u32
+    }
+
+    /// The region without what is said of the address.
+    #[must_use]
+    pub const fn plain(self) -> Self {
+        Self(self.0 & !(Self::ANNOUNCED | Self::REPLIES))
     }
 
     /// Entries of the region, wildcards included.
@@ -308,7 +316,14 @@ impl LimiterEntry {
     /// The hash of a packet's source among this limiter's.
     #[inline(always)]
     pub fn hash(&self, key: &HashKey, source: VipKey) -> u64 {
-        key.source([source.high & self.mask[0], source.low & self.mask[1]], self.salt)
+        let VipKey { high, low } = self.masked(source);
+        key.source([high, low], self.salt)
+    }
+
+    /// A source as far as this limiter tells it from others.
+    #[inline(always)]
+    pub const fn masked(&self, source: VipKey) -> VipKey {
+        VipKey { high: source.high & self.mask[0], low: source.low & self.mask[1] }
     }
 
     /// Whether it counts the packet at all.
@@ -427,7 +442,7 @@ impl Features {
     }
 }
 
-/// An attached interface, in one word. Its place is that of its counters.
+/// An attached interface. Its place is that of its counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct InterfaceEntry {
@@ -435,6 +450,10 @@ pub struct InterfaceEntry {
     pub mac: Mac,
     /// 1 if the MAC address is known.
     pub known: u16,
+    /// Its index: whose place it is.
+    pub index: u32,
+    /// Zero: fills the second word.
+    pub reserved: u32,
 }
 
 /// Slots of one element of the slot table: a cache line, since the kernel rounds elements up to eight bytes.
@@ -520,6 +539,13 @@ impl FlowCounts {
     }
 }
 
+/// Bytes of the buffer in which [`crate::limiter::sample::OverSample`]s wait to be fetched, each with eight bytes of the
+/// kernel's own: room for 16 384.
+pub const OVER_SAMPLES_BYTES: usize = 1 << 19;
+/// Samples that the buffer has room for.
+pub const OVER_SAMPLES_ROOM: usize =
+    OVER_SAMPLES_BYTES / (size_of::<crate::limiter::sample::OverSample>() + 8);
+
 /// Place of the program that runs [`crate::pipeline::detour`] among those that `balance` goes on to.
 pub const DETOUR: u32 = 0;
 /// Place of the program that runs [`crate::aside::aside`].
@@ -573,7 +599,7 @@ const _: () = assert!(size_of::<VipSet>() == 96 && size_of::<ServiceEntry>() == 
 const _: () = assert!(size_of::<LimiterEntry>() == 64 && size_of::<LimiterRows>() == size_of::<u64>());
 const _: () = assert!(size_of::<BackendEntry>() == 64 && size_of::<SlotLine>() == 64);
 const _: () = assert!(size_of::<BucketWords>() == 32 && size_of::<Settings>() == 144);
-const _: () = assert!(size_of::<Features>() == 8 && size_of::<InterfaceEntry>() == 8);
+const _: () = assert!(size_of::<Features>() == 8 && size_of::<InterfaceEntry>() == 16);
 const _: () = assert!(VIP_SETS.is_power_of_two());
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub mod link;
 pub mod lists;
 #[cfg(feature = "alloc")]
 pub mod maglev;
+pub mod owner;
 pub mod packet;
 pub mod pipeline;
 pub mod slot;

@@ -42,7 +42,7 @@ impl Listed {
 }
 
 /// A listed prefix as the kernel has it: `struct bpf_lpm_trie_key` of include/uapi/linux/bpf.h.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct ListKey {
     /// Bits that count.

@@ -24,6 +24,7 @@ use crate::layout::{
     Region, ServiceEntry, ServiceKey, USABLE, VipKey, VipSet,
 };
 use crate::limiter::meter::measure;
+use crate::limiter::sample::{self, OverSample};
 use crate::limiter::{Asker, BucketSet, ECN_CAPABLE, LimiterEvent, OPENS, Ruling, ask, ask_at_once};
 use crate::link::Link;
 use crate::lists::{Listed, listed};
@@ -118,6 +119,14 @@ pub trait Tables {
         measure(self, meter, hash, now, units);
     }
 
+    /// [`sample::over`].
+    fn over(&self, salt: u32, source: VipKey)
+    where
+        Self: Sized,
+    {
+        sample::over(self, salt, source);
+    }
+
     /// [`in_motion`].
     fn in_motion(&self, passenger: &Passenger, slot: Slot, backend_base: u32) -> Option<BackendId>
     where
@@ -156,6 +165,10 @@ pub trait Tables {
     fn count_service(&self, service: u32, event: ServiceEvent);
     /// Counts what a limiter said.
     fn count_limiter(&self, row: u32, event: LimiterEvent);
+    /// Shows a packet over a limit to the sampler of a lane: [`sample::Sampler::meet`].
+    fn meet_over(&self, lane: u32, period: u32) -> u32;
+    /// Tells of a packet over a limit whoever fetches such samples, and counts that in the lane.
+    fn tell_over(&self, lane: u32, sample: &OverSample);
     /// Counts what the flow table had to say.
     fn count_flow(&self, event: FlowEvent);
     /// Counts a packet that came in by interface `ingress` and was not forwarded.

@@ -6,8 +6,9 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::ptr::{read_volatile, write_volatile};
 
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::answer;
@@ -16,11 +17,14 @@ use lb_common::fragment;
 use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, BucketWords, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
-    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey, VipSet, Withheld,
+    MAX_INTERFACES, OVER_SAMPLES_BYTES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipKey,
+    VipSet, Withheld,
 };
 use lb_common::limiter::meter::{METERS as METER_COUNT, REGISTER_SETS, measure as count_source};
+use lb_common::limiter::sample::{self, LANES, OverSample, Sampler};
 use lb_common::limiter::{self, Asker, BucketSet, LimiterEvent, Ruling, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
+use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
 use lb_common::slot::{BackendId, Slot};
 
@@ -43,6 +47,12 @@ static FEATURES: Array<Features, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static INTERFACES: Array<InterfaceEntry, MAX_INTERFACES, MMAPABLE> = Array::new();
 #[btf_map]
+static BACKEND_OWNERS: Array<BackendOwner, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static SERVICE_OWNERS: Array<ServiceOwner, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static LIMITER_OWNERS: Array<LimiterOwner, 1, MMAPABLE> = Array::new();
+#[btf_map]
 static LISTS_A: LpmTrie<[u32; 4], u32, 1> = LpmTrie::new();
 #[btf_map]
 static LISTS_B: LpmTrie<[u32; 4], u32, 1> = LpmTrie::new();
@@ -64,6 +74,10 @@ static WITHHELD: PerCpuArray<Withheld, 1> = PerCpuArray::new();
 static LIMITER_COUNTS: PerCpuArray<LimiterCounts, 1> = PerCpuArray::new();
 #[btf_map]
 static FLOW_COUNTS: PerCpuArray<FlowCounts, 1> = PerCpuArray::new();
+#[btf_map]
+static SAMPLERS: PerCpuArray<Sampler, { LANES as usize }> = PerCpuArray::new();
+#[btf_map]
+static OVER_SAMPLES: RingBuf<OverSample, OVER_SAMPLES_BYTES> = RingBuf::new();
 
 /// Replaced by the daemon at load.
 #[unsafe(no_mangle)]
@@ -182,6 +196,10 @@ impl Tables for KernelTables {
         measure(meter, hash, now, units);
     }
 
+    fn over(&self, salt: u32, source: VipKey) {
+        over(salt, source.high, source.low);
+    }
+
     #[inline(always)]
     fn in_motion(&self, passenger: &Passenger, slot: Slot, backend_base: u32) -> Option<BackendId> {
         let Passenger { hash, slot: index, kind } = *passenger;
@@ -235,6 +253,25 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn meet_over(&self, lane: u32, period: u32) -> u32 {
+        match SAMPLERS.get_ptr_mut(lane) {
+            // SAFETY: as in `count_forwarded`.
+            Some(sampler) => unsafe { &mut *sampler }.meet(period, self.hash_key()),
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn tell_over(&self, lane: u32, sample: &OverSample) {
+        // The daemon looks for samples by itself: a flood wakes nobody.
+        let told = OVER_SAMPLES.output(sample, u64::from(BPF_RB_NO_WAKEUP)).is_ok();
+        if let Some(sampler) = SAMPLERS.get_ptr_mut(lane) {
+            // SAFETY: as in `count_forwarded`.
+            unsafe { &mut *sampler }.count(told);
+        }
+    }
+
+    #[inline(always)]
     fn count_flow(&self, event: FlowEvent) {
         if let Some(counts) = FLOW_COUNTS.get_ptr_mut(0) {
             // SAFETY: as in `count_forwarded`.
@@ -274,6 +311,14 @@ pub(crate) extern "C" fn ask(row: u32, high: u64, low: u64, bytes: u32, traits: 
 #[inline(never)]
 pub(crate) extern "C" fn measure(meter: u32, hash: u64, now: u64, units: u64) -> u32 {
     count_source(&KernelTables, meter, hash, now, units);
+    0
+}
+
+/// Takes note of a packet over a limit. Only such packets come here: what is within its limit pays nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn over(salt: u32, high: u64, low: u64) -> u32 {
+    sample::over(&KernelTables, salt, VipKey { high, low });
     0
 }
 

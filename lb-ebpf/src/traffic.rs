@@ -106,8 +106,10 @@ fn tally(context: XdpContext) -> u32 {
     if !is_expected(&XdpPacket::new(context), unsafe { &*receipt }) {
         return XDP_PASS;
     }
-    // SAFETY: the map's value is aligned, and everybody who adds to it at this time does so in one step.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*receipt).received), 1) };
+    // SAFETY: the map's value is there and stays.
+    let received = unsafe { addr_of_mut!((*receipt).received) };
+    // SAFETY: it is aligned, and everybody who adds to it at this time does so in one step.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(received, 1) };
     XDP_DROP
 }
 

@@ -21,7 +21,7 @@ use crate::model::{Endpoint, ListName};
 use crate::suggestion::Quantile;
 use crate::view::{
     AddBackend, Applied, BackendView, ConfigApplied, ConfigDiff, DrainBackend, GenerationView, LimitView,
-    PrefixList, Problem, Rollback, ServiceView, SetBackend, Status, Suggestion,
+    LimitedView, PrefixList, Problem, Rollback, ServiceView, SetBackend, Status, Suggestion,
 };
 
 /// The daemon answers in milliseconds; what takes this long does not come.
@@ -175,6 +175,12 @@ impl Client {
     /// One limiter of a service, or of all services.
     pub async fn limit(&self, service: Option<&str>, name: &str) -> Result<LimitView, ClientError> {
         self.call(Method::GET, &limit_path(service, name), None).await
+    }
+
+    /// Who is over the limits that packets of one service meet, or over any: the first `count` sources.
+    pub async fn limited(&self, service: Option<&str>, count: u16) -> Result<LimitedView, ClientError> {
+        let service = service.map_or_else(String::new, |service| format!("&service={}", encode(service)));
+        self.call(Method::GET, &format!("/v1/limited?count={count}{service}"), None).await
     }
 
     /// Adds or replaces a limiter of a service, or of all services.

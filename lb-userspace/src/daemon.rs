@@ -1,5 +1,7 @@
 //! `lb run`: brings everything up in an order in which nothing is ever half attached, and down again.
 
+mod plane;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -9,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::plane::DataPlane;
 use crate::announce::Announcer;
 use crate::api::{self, ApiSocket};
 use crate::config::{Config, HashKeyError, read_hash_key};
@@ -16,7 +19,9 @@ use crate::controller::{
     Controller, ControllerError, Files, Handle, LocalVip, Start, check_no_local_vip, start_pipeline,
 };
 use crate::datapath::attach::interface_index;
-use crate::datapath::{AttachError, Attachment, Capacity, KernelDatapath, LoadError, check_host};
+use crate::datapath::{
+    AttachError, Attachment, Capacity, KernelDatapath, LoadError, PinsError, SmokeError, check_host,
+};
 use crate::metrics;
 use crate::model::Services;
 use crate::neighbors::local_addresses;
@@ -59,6 +64,12 @@ pub enum DaemonError {
     /// A VIP is an address of the host.
     #[error(transparent)]
     LocalVip(#[from] LocalVip),
+    /// What is to outlive the daemon cannot be pinned, or what is pinned cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// The program does not do what it should.
+    #[error(transparent)]
+    Smoke(#[from] SmokeError),
     /// The controller could not start, or stopped.
     #[error(transparent)]
     Controller(#[from] ControllerError),
@@ -66,8 +77,8 @@ pub enum DaemonError {
 
 /// Runs the daemon with the configuration of `file` until SIGTERM or SIGINT; `socket` takes precedence over the file's.
 ///
-/// Whatever fails before the first packet is let in leaves nothing behind: sockets are bound and tables filled before
-/// the program is attached, and all of it is given back when this function returns.
+/// Whatever fails before the first packet is let in leaves everything as it was: sockets are bound and tables filled before
+/// the program is attached. What is pinned outlives this function, everything else is given back when it returns.
 pub async fn run(config: Config, file: PathBuf, socket: Option<PathBuf>) -> Result<(), DaemonError> {
     check_host()?;
     let stop = Stop::install().map_err(DaemonError::Signals)?;
@@ -83,16 +94,20 @@ pub async fn run(config: Config, file: PathBuf, socket: Option<PathBuf>) -> Resu
     let mut start = begin(&config, file)?;
     let Beginning { desired, generation, .. } = &start.beginning;
     check_no_local_vip(desired, &local_addresses().await.map_err(ControllerError::from)?)?;
-    let datapath =
-        KernelDatapath::load(hash_key(secret), capacity(daemon.flows, &desired.services), &indices)?;
-    let (mut controller, tables) = Controller::start(datapath, desired.clone(), generation.number).await?;
-    let attachments = attach(controller.datapath(), &daemon.interfaces, &indices)?;
+    let room = capacity(daemon.flows, &desired.services);
+    let plane = DataPlane::find(daemon, hash_key(secret), room, &indices)?;
+    let (mut controller, tables) =
+        Controller::start(plane.load()?, desired.clone(), generation.number).await?;
+    let interfaces: Vec<(String, u32)> = config.daemon.interfaces.into_iter().zip(indices).collect();
+    let vips = controller.vips();
+    let attachments = plane.attach(controller.datapath(), &vips, &interfaces)?;
     keep(&mut start);
     let mut tasks = JoinSet::new();
     let handle = start_pipeline(tables, start, hangups, &mut tasks);
-    let interfaces = config.daemon.interfaces.into_iter().zip(indices);
     let _announcer = Announcer::start(interfaces, controller.announced());
-    serve(controller, handle, api, metrics, &attachments, stop, tasks).await
+    let result = serve(controller, handle, api, metrics, &attachments, stop, tasks).await;
+    plane.leave();
+    result
 }
 
 /// What the daemon remembers and what the files say, and which of them it begins with.
@@ -166,14 +181,6 @@ async fn serve(
     // Nobody is left to ask: what was not made yet is taken back.
     while pipeline.join_next().await.is_some() {}
     result
-}
-
-fn attach(
-    datapath: &mut KernelDatapath,
-    names: &[String],
-    indices: &[u32],
-) -> Result<Vec<Attachment>, AttachError> {
-    names.iter().zip(indices).map(|(name, index)| datapath.attach(name, *index)).collect()
 }
 
 fn index_of(name: &str) -> Result<u32, DaemonError> {

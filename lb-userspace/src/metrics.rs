@@ -17,7 +17,7 @@ use crate::api::{Control, serve_http};
 use crate::controller::ChangeError;
 use crate::model::Action;
 use crate::view::{
-    BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, ListsView, ServiceView,
+    BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, ListsView, SamplesView, ServiceView,
     Status,
 };
 
@@ -117,6 +117,7 @@ pub fn render(
     page.flows(&status.flows)?;
     page.maps(&status.flows, &status.lists)?;
     page.limiters(limits)?;
+    page.limiter_samples(status.limiter_samples)?;
     page.backends(backends)?;
     page.text()
 }
@@ -295,6 +296,18 @@ impl Page {
         Ok(())
     }
 
+    /// Totals only: who is over limits is for `lb limit top`, and never a label.
+    fn limiter_samples(&self, SamplesView { told, lost }: SamplesView) -> Result<(), prometheus::Error> {
+        let samples = self.counter(
+            "lb_limiter_samples_total",
+            "Samples of packets over limits, by whether there was room for them.",
+            &["result"],
+        )?;
+        samples.with_label_values(&["told"]).inc_by(told);
+        samples.with_label_values(&["lost"]).inc_by(lost);
+        Ok(())
+    }
+
     fn backends(&self, services: &[(String, Vec<BackendView>)]) -> Result<(), prometheus::Error> {
         let labels = ["service", "backend"];
         let packets = self.counter("lb_backend_packets_total", "Packets forwarded.", &labels)?;
@@ -409,6 +422,7 @@ mod tests {
             services: vec![service("web", Some("1000 packets/s")), service("api", None)],
             flows: FlowsView { remembered: 9, capacity: 64, known: 500, added: 12, evicted: 3, contended: 1 },
             lists: ListsView { denied: 2, allowed: 1, capacity: 250_000 },
+            limiter_samples: SamplesView { told: 40, lost: 2 },
             warnings: Vec::new(),
         }
     }
@@ -426,7 +440,7 @@ mod tests {
         }
     }
 
-    const EXPECTED: [&str; 46] = [
+    const EXPECTED: [&str; 48] = [
         "lb_answers_total{interface=\"eth0\",reason=\"echo\"} 2",
         "lb_backend_bytes_total{backend=\"10.0.1.1:80\",service=\"web\"} 63000",
         "lb_backend_bytes_total{backend=\"10.0.1.2:80\",service=\"web\"} 63000",
@@ -457,6 +471,8 @@ mod tests {
         "lb_limiter_packets_total{limiter=\"all\",service=\"*\",verdict=\"unmarked\"} 2",
         "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"admitted\"} 100",
         "lb_limiter_packets_total{limiter=\"source\",service=\"web\",verdict=\"dropped\"} 5",
+        "lb_limiter_samples_total{result=\"lost\"} 2",
+        "lb_limiter_samples_total{result=\"told\"} 40",
         "lb_map_entries{map=\"flows\"} 9",
         "lb_map_entries{map=\"lists\"} 3",
         "lb_map_max_entries{map=\"flows\"} 64",

@@ -2,8 +2,10 @@
 
 mod backends;
 mod config;
+mod limited;
 mod lists;
 mod suggestion;
+mod xdp;
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -18,8 +20,10 @@ pub use self::backends::{AddBackend, BackendState, BackendView, DrainBackend, He
 pub use self::config::{
     ApplyQuery, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, PlanView, Rollback,
 };
+pub use self::limited::{LimitedSource, LimitedView, SamplesView};
 pub use self::lists::{ListsView, PrefixList};
 pub use self::suggestion::{Busiest, Suggestion};
+pub use self::xdp::{XdpInterface, XdpStatus};
 
 /// The daemon as a whole: `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +45,8 @@ pub struct Status {
     pub flows: FlowsView,
     /// How full the deny and the allow list are.
     pub lists: ListsView,
+    /// What became of the samples of packets over limits.
+    pub limiter_samples: SamplesView,
     /// What is not well, a sentence each; empty when all is well.
     pub warnings: Vec<String>,
 }

@@ -20,6 +20,7 @@ mod plumbing;
 mod refusals;
 mod sizes;
 mod states;
+mod survive;
 mod ways;
 mod zero_loss;
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         limits::cases(),
         lists::cases(),
         lifecycle::cases(),
+        survive::cases(),
         refusals::cases(),
         demo::cases(),
         zero_loss::cases(),

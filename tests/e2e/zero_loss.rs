@@ -101,7 +101,7 @@ impl Trial {
             "{received} of {sent} packets arrived:\n{}",
             told.join("\n")
         );
-        ensure!(tally.rate() > RATE as f64 * 0.9, "only {sent} packets were sent in {took:?}");
+        ensure!(tally.rate() > RATE / 10 * 9, "only {sent} packets were sent in {took:?}");
         Ok(())
     }
 }

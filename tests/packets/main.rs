@@ -9,6 +9,7 @@ mod lawful;
 mod laws;
 mod limits;
 mod lists;
+mod over;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     trials.extend(decap::trials());
     trials.push(decoder::trial());
     trials.extend(limits::trials());
+    trials.extend(over::trials());
     let conclusion = match run(&arguments, trials) {
         Ok(conclusion) => conclusion,
         Err(error) => {

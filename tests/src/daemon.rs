@@ -42,6 +42,12 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Whether there is a metrics page at [`METRICS`].
     pub metrics: bool,
+    /// Where program and tables are pinned, to outlive the daemon; else they go with it.
+    pub pins: Option<PathBuf>,
+    /// Whether the program goes with the daemon although there are pins.
+    pub detaches: bool,
+    /// The value of `flows`.
+    pub flows: Option<u32>,
     /// Lines of the section `[lists]`, as they stand in the file.
     pub lists: String,
     /// The services.
@@ -211,7 +217,22 @@ impl Config {
     /// Attached towards both clients, with a metrics page.
     pub fn new(services: Vec<Service>) -> Self {
         let interfaces = CLIENTS.map(|node| node.to_string()).to_vec();
-        Self { interfaces, metrics: true, lists: String::new(), services }
+        Self {
+            interfaces,
+            metrics: true,
+            pins: None,
+            detaches: false,
+            flows: None,
+            lists: String::new(),
+            services,
+        }
+    }
+
+    /// With a data plane that outlives the daemon, pinned there.
+    #[must_use]
+    pub fn pinned(mut self, pins: &Path) -> Self {
+        self.pins = Some(pins.to_owned());
+        self
     }
 
     /// With deny and allow lists.
@@ -231,6 +252,15 @@ impl Config {
         let _ = writeln!(text, "socket = \"{}\"", socket.display());
         // A directory of its own for each daemon, beside its socket.
         let _ = writeln!(text, "state = \"{}\"", state_beside(socket).display());
+        if let Some(pins) = &self.pins {
+            let _ = writeln!(text, "pins = \"{}\"", pins.display());
+        }
+        if self.detaches || self.pins.is_none() {
+            text += "on_exit = \"detach\"\n";
+        }
+        if let Some(flows) = self.flows {
+            let _ = writeln!(text, "flows = {flows}");
+        }
         if !self.lists.is_empty() {
             let _ = writeln!(text, "\n[lists]\n{}", self.lists);
         }

@@ -3,6 +3,7 @@
 //! Everything here makes its own network namespaces, touches nothing else, waits with deadlines and removes what it made.
 
 pub mod bench;
+pub mod bpffs;
 pub mod cli;
 pub mod daemon;
 pub mod demo;

@@ -181,6 +181,16 @@ impl Site {
         Ok(&self.daemon.as_ref().context("there is no daemon")?.cli)
     }
 
+    /// The command line of `lb` for what needs no daemon.
+    pub fn free_cli(&self) -> Cli {
+        Cli::new(&self.tools.lb, &self.files("lb"), &self.lab.namespace(Node::Balancer))
+    }
+
+    /// Uses another program from here on.
+    pub fn use_lb(&mut self, lb: &Path) {
+        lb.clone_into(&mut self.tools.lb);
+    }
+
     /// `lb status`.
     pub fn status(&self) -> Result<Status> {
         self.cli()?.status()

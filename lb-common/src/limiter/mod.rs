@@ -10,6 +10,7 @@
 
 pub mod meter;
 pub mod rule;
+pub mod sample;
 
 use core::cell::Cell;
 
@@ -261,7 +262,7 @@ impl<'t, B> Charge<B> {
     }
 }
 
-/// Counts what came of it, and rules.
+/// Counts what came of it, tells of whoever is over the limit, and rules.
 #[inline(always)]
 fn conclude<T: Tables>(tables: &T, limiter: &LimiterEntry, asker: &Asker, admission: Admission) -> Ruling {
     let (event, ruling) = match admission {
@@ -273,6 +274,9 @@ fn conclude<T: Tables>(tables: &T, limiter: &LimiterEntry, asker: &Asker, admiss
         Admission::Limited => (LimiterEvent::Over, Ruling::Mark),
     };
     tables.count_limiter(limiter.counters, event);
+    if admission == Admission::Limited {
+        tables.over(limiter.salt, limiter.masked(asker.source));
+    }
     ruling
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange, SuggestionQuery};
 use crate::model::ListName;
 use crate::view::{
-    Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, PrefixList, Status,
+    Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, LimitedView, PrefixList, Status,
     Suggestion,
 };
 
@@ -26,6 +26,12 @@ pub trait Control: Clone + Send + Sync + 'static {
         &self,
         query: SuggestionQuery,
     ) -> impl Future<Output = Result<Vec<Suggestion>, ChangeError>> + Send;
+    /// Who is over the limits that packets of one service meet, or over any: the first `most` sources.
+    fn limited(
+        &self,
+        service: Option<&str>,
+        most: usize,
+    ) -> impl Future<Output = Result<LimitedView, ChangeError>> + Send;
     /// Applies a change whole, or refuses it whole.
     fn change(&self, change: Change) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
     /// The prefixes on a list.
@@ -71,6 +77,10 @@ impl Control for Handle {
 
     async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
         Self::suggestions(self, query).await
+    }
+
+    async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError> {
+        Self::limited(self, service, most).await
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

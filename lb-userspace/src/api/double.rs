@@ -14,7 +14,7 @@ use crate::controller::{Change, ChangeError, ControllerGone, ListChange, Suggest
 use crate::model::{Action, AdminState, Limit, ListName};
 use crate::view::{
     Applied, BackendView, Busiest, ConfigApplied, ConfigDiff, ConfigStatus, FlowsView, GenerationView,
-    LimitView, ListsView, PlanView, PrefixList, Status, Suggestion,
+    LimitView, LimitedSource, LimitedView, ListsView, PlanView, PrefixList, SamplesView, Status, Suggestion,
 };
 
 /// Knows the service `web` without backends, refuses to drain for ever, and remembers what it was asked. One prefix is denied.
@@ -59,6 +59,7 @@ impl Control for Double {
             services: Vec::new(),
             flows: FlowsView::default(),
             lists: ListsView::default(),
+            limiter_samples: SamplesView { told: 40, lost: 2 },
             warnings: Vec::new(),
         })
     }
@@ -101,6 +102,27 @@ impl Control for Double {
             hits: 9,
             command: "lb limit set web probe packets=320/s burst=640 action=drop".to_owned(),
         }])
+    }
+
+    async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError> {
+        service.map_or(Ok(()), check_service)?;
+        let one = |source: &str, packets_per_second, uncertainty| LimitedSource {
+            source: Some(source.to_owned()),
+            packets_per_second,
+            uncertainty,
+            service: Some("web".to_owned()),
+            limiter: "source-packets".to_owned(),
+            action: Action::Drop,
+        };
+        let sources = [one("198.51.100.7", 1204.5, 20.25), one("2001:db8::/64", 0.25, 0.0)];
+        Ok(LimitedView {
+            seconds: 15.0,
+            packets_per_second: 1204.75,
+            samples: 40,
+            samples_lost: 2,
+            sources_total: 2,
+            sources: sources.into_iter().take(most).collect(),
+        })
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

@@ -1,5 +1,6 @@
 //! Limiters: those of one service under `/v1/services/{service}/limits`, all of them and those of all services under
-//! `/v1/limits`; what is proposed under `/v1/services/{service}/suggestions` and `/v1/suggestions`.
+//! `/v1/limits`; what is proposed under `/v1/services/{service}/suggestions` and `/v1/suggestions`; who is over them under
+//! `/v1/limited`.
 
 use axum::extract::State;
 use axum::routing::{get, put};
@@ -11,13 +12,19 @@ use super::{Answer, Control, apply};
 use crate::config::{LimitKeys, Scalar, read_limit};
 use crate::controller::{Change, ChangeError, SuggestionQuery};
 use crate::suggestion::Quantile;
-use crate::view::{Applied, LimitView, Problem, Suggestion};
+use crate::view::{Applied, LimitView, LimitedView, Problem, Suggestion};
+
+/// The most sources that can be asked for, and how many are told if nobody says.
+pub(crate) const MOST_SOURCES: u16 = 1024;
+/// As [`MOST_SOURCES`].
+pub(crate) const USUAL_SOURCES: u16 = 20;
 
 pub(super) fn routes<C: Control>() -> Router<C> {
     let shared = put(set_shared::<C>).delete(remove_shared::<C>).get(show_shared::<C>);
     let own = put(set_own::<C>).delete(remove_own::<C>).get(show_own::<C>);
     Router::new()
         .route("/v1/limits", get(list_all::<C>))
+        .route("/v1/limited", get(limited::<C>))
         .route("/v1/limits/{name}", shared)
         .route("/v1/services/{service}/limits", get(list_of_service::<C>))
         .route("/v1/services/{service}/limits/{name}", own)
@@ -34,6 +41,25 @@ async fn list_of_service<C: Control>(
     Place(service): Place<String>,
 ) -> Answer<Vec<LimitView>> {
     Ok(Json(control.limits(Some(&service)).await?))
+}
+
+/// The query of `/v1/limited`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    service: Option<String>,
+    count: Option<u16>,
+}
+
+async fn limited<C: Control>(
+    State(control): State<C>,
+    Parameters(Which { service, count }): Parameters<Which>,
+) -> Answer<LimitedView> {
+    let count = count.unwrap_or(USUAL_SOURCES);
+    if !(1..=MOST_SOURCES).contains(&count) {
+        return Err(Problem::bad_request(format!("count: {count} is not from 1 to {MOST_SOURCES}")));
+    }
+    Ok(Json(control.limited(service.as_deref(), count.into()).await?))
 }
 
 async fn show_shared<C: Control>(State(control): State<C>, Place(name): Place<String>) -> Answer<LimitView> {

@@ -20,6 +20,7 @@ use axum::{Json, Router};
 use tokio::sync::oneshot;
 
 pub use self::control::Control;
+pub(crate) use self::limits::{MOST_SOURCES, USUAL_SOURCES};
 pub use self::socket::{ApiSocket, BindError, SocketGuard, bind};
 
 use self::problem::{Body, Place, unknown_path, wrong_method};

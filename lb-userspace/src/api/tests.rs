@@ -145,6 +145,17 @@ async fn suggestions_travel_from_the_controller_to_the_client() {
 }
 
 #[tokio::test]
+async fn who_is_limited_travels_to_the_client() {
+    let daemon = Daemon::start();
+    let client = client(&daemon);
+    let all = client.limited(None, 5).await.unwrap();
+    assert_eq!(all.sources[1].source.as_deref(), Some("2001:db8::/64"));
+    let first = client.limited(Some("web"), 1).await.unwrap();
+    assert_eq!((first.sources.len(), first.sources_total), (1, 2));
+    assert_eq!(first.sources, all.sources[..1]);
+}
+
+#[tokio::test]
 async fn limits_that_cannot_be_are_refused_with_their_keys() {
     let daemon = Daemon::start();
     let client = client(&daemon);
@@ -213,6 +224,12 @@ async fn requests_that_no_handler_sees_are_problems_too() {
     let large = format!("{{\"address\":\"{}\"}}", "1".repeat(BODY_LIMIT));
     let json = "application/json";
     let cases = [
+        ("GET", "/v1/limited?count=0", json, "", 400, "count: 0 is not from 1 to 1024"),
+        ("GET", "/v1/limited?count=1025", json, "", 400, "count: 1025 is not from 1 to 1024"),
+        ("GET", "/v1/limited?count=x", json, "", 400, "invalid digit"),
+        ("GET", "/v1/limited?limit=5", json, "", 400, "unknown field `limit`"),
+        ("GET", "/v1/limited?service=a%2Fb", json, "", 404, "there is no service \"a/b\""),
+        ("POST", "/v1/limited", json, "", 405, "/v1/limited does not take POST"),
         ("GET", "/v2", json, "", 404, "there is nothing at /v2; start at /v1/status"),
         (
             "PUT",

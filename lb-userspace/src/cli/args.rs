@@ -9,6 +9,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::config::ConfigCommand;
 use super::lists::ListCommand;
+use super::xdp::XdpCommand;
+use crate::api::{MOST_SOURCES, USUAL_SOURCES};
 use crate::config::parse_drain_timeout;
 use crate::model::{GUE_PORT, Weight};
 use crate::suggestion::Quantile;
@@ -90,6 +92,9 @@ pub enum Command {
     /// Show and change which sources are not limited; the longest prefix of both lists decides
     #[command(subcommand, after_help = "Examples:\n  lb allow add 203.0.113.7\n  lb allow list")]
     Allow(ListCommand),
+    /// Show and change where the program is, with or without a daemon
+    #[command(subcommand, after_help = "Examples:\n  lb xdp status\n  lb xdp detach")]
+    Xdp(XdpCommand),
     /// Show and change limiters
     #[command(
         subcommand,
@@ -106,6 +111,21 @@ pub enum LimitCommand {
     List {
         /// The service's name
         service: Option<String>,
+    },
+    /// Show who is over the limits of a service, or over any: the sources that send most, as of the last 10 to 20 seconds
+    #[command(
+        after_help = "Examples:\n  lb limit top\n  lb limit top web --count 5\n\nRates are estimates from samples of the \
+                            packets over a limit; +/- is how far the truth may be from them, in 19 of 20 cases."
+    )]
+    Top {
+        /// The service's name
+        service: Option<String>,
+        /// Sources to show
+        #[arg(
+            short, long, default_value_t = USUAL_SOURCES, value_name = "NUMBER",
+            value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SOURCES))
+        )]
+        count: u16,
     },
     /// Show all of one limiter: its keys, its clock, what it counted
     #[command(after_help = "Examples:\n  lb limit show web source-packets\n  lb limit show '*' source-bits")]

@@ -12,6 +12,10 @@ pub(super) fn run(command: &LimitCommand, client: &Client, screen: &mut Screen<'
             let limits = block_on(client.limits(service.as_deref()))??;
             return screen.show(&limits, |limits| screens::limits(limits));
         }
+        LimitCommand::Top { service, count } => {
+            let limited = block_on(client.limited(service.as_deref(), *count))??;
+            return screen.show(&limited, screens::limited);
+        }
         LimitCommand::Show { limit } => {
             let view = block_on(client.limit(owner(limit), &limit.name))??;
             return screen.show(&view, screens::limit);

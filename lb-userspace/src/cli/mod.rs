@@ -6,6 +6,7 @@ mod limits;
 mod lists;
 mod screens;
 mod units;
+mod xdp;
 
 use std::error::Error;
 use std::future::Future;
@@ -23,6 +24,7 @@ pub use self::args::{
 };
 pub use self::config::ConfigCommand;
 pub use self::lists::ListCommand;
+pub use self::xdp::{PinsArgs, XdpCommand};
 
 use crate::client::{Client, ClientError};
 use crate::config::{DEFAULT_SOCKET, load, show_duration};
@@ -89,6 +91,7 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
         Command::Backend(command) => backend(&command, &client(socket), screen),
         Command::Deny(command) => lists::run(ListName::Deny, &command, &client(socket), screen),
         Command::Allow(command) => lists::run(ListName::Allow, &command, &client(socket), screen),
+        Command::Xdp(command) => xdp::run(&command, screen),
         Command::Limit(command) => limits::run(&command, &client(socket), screen),
     }
 }

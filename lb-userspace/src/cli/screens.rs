@@ -7,12 +7,12 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::units::{count, duration, grouped, moment, percent, plural, share};
+use super::units::{count, duration, grouped, moment, percent, plural, rate, share};
 use crate::config::Config;
 use crate::decap::InterfaceReport;
 use crate::view::{
-    Applied, BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, ListsView,
-    PrefixList, ReasonCount, ServiceView, Status,
+    Applied, BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, LimitedView, ListsView,
+    PrefixList, ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
 };
 
 mod config;
@@ -51,6 +51,29 @@ pub(super) fn status(status: &Status) -> String {
 /// Where a generation comes from, and since when it is.
 fn origin(config: &ConfigStatus) -> String {
     format!("({}, {})", config.origin, moment(config.time))
+}
+
+/// The program on each interface, and who looks after it.
+pub(super) fn xdp(status: &XdpStatus) -> String {
+    if status.interfaces.is_empty() {
+        return format!("nothing is attached by way of {}\n", status.pins.display());
+    }
+    let row = |one: &XdpInterface| {
+        let mode = one.mode.clone().unwrap_or_else(|| "gone".to_owned());
+        [
+            one.name.clone(),
+            mode,
+            one.program.to_string(),
+            one.since_seconds.map_or_else(String::new, duration),
+        ]
+    };
+    let rows = status.interfaces.iter().map(row);
+    let table = table(["INTERFACE", "MODE", "PROGRAM", "SINCE"], &[2, 3], rows);
+    let daemon = match status.daemon {
+        Some(id) => format!("a daemon looks after it: process {id}"),
+        None => "no daemon looks after it: packets are forwarded as they were when it ended".to_owned(),
+    };
+    format!("{table}{daemon}\n")
 }
 
 /// Nothing while both lists are empty.
@@ -152,6 +175,41 @@ pub(super) fn limits(limits: &[LimitView]) -> String {
         ]
     });
     table(header, &[4, 5, 6, 7], rows)
+}
+
+/// Those who are over limits, a line each; or what can be said if none can be named.
+pub(super) fn limited(limited: &LimitedView) -> String {
+    let LimitedView { seconds, packets_per_second, samples_lost, sources_total, ref sources, .. } = *limited;
+    let total = format!("{} packets/s over limits in the last {seconds:.0} s", rate(packets_per_second));
+    let lost = match samples_lost {
+        0 => String::new(),
+        lost => format!("! {} samples were lost: rates are higher than shown\n", grouped(lost)),
+    };
+    if sources.is_empty() {
+        let nobody = if packets_per_second > 0.0 {
+            format!("{total}, of so many sources that none stands out.\n")
+        } else {
+            format!("Nothing was over a limit in the last {seconds:.0} s.\n")
+        };
+        return nobody + &lost;
+    }
+    let header = ["SOURCE", "RATE", "+/-", "SERVICE", "LIMITER", "ACTION"];
+    let rows = sources.iter().map(|one| {
+        let everybody = if one.service.is_some() { "the whole service" } else { "all services" };
+        [
+            one.source.clone().unwrap_or_else(|| everybody.to_owned()),
+            rate(one.packets_per_second),
+            rate(one.uncertainty),
+            one.service.clone().unwrap_or_else(|| "*".to_owned()),
+            one.limiter.clone(),
+            one.action.name().to_owned(),
+        ]
+    });
+    let more = match sources_total.saturating_sub(sources.len()) {
+        0 => String::new(),
+        more => format!("; {more} more not shown"),
+    };
+    format!("{}{total}{more}\n{lost}", table(header, &[1, 2], rows))
 }
 
 /// All of one limiter.

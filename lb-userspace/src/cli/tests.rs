@@ -59,7 +59,7 @@ fn check_examples(command: &clap::Command) {
 
 #[test]
 fn nonsense_is_a_mistake_in_usage() {
-    let cases: [(&[&str], ErrorKind); 14] = [
+    let cases: [(&[&str], ErrorKind); 17] = [
         (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "0s"], ErrorKind::ValueValidation),
         (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "169h"], ErrorKind::ValueValidation),
         (&["lb", "backend", "drain", "web", "10.0.1.1:80", "--timeout", "5"], ErrorKind::ValueValidation),
@@ -74,6 +74,9 @@ fn nonsense_is_a_mistake_in_usage() {
         (&["lb", "limit", "set", "web", "x", "burst"], ErrorKind::ValueValidation),
         (&["lb", "limit", "suggest", "web", "--quantile", "0"], ErrorKind::ValueValidation),
         (&["lb", "limit", "suggest", "web", "--quantile", "101"], ErrorKind::ValueValidation),
+        (&["lb", "limit", "top", "--count", "0"], ErrorKind::ValueValidation),
+        (&["lb", "limit", "top", "--count", "1025"], ErrorKind::ValueValidation),
+        (&["lb", "limit", "top", "web", "5"], ErrorKind::UnknownArgument),
     ];
     for (words, kind) in cases {
         let error = Args::try_parse_from(words).unwrap_err();
@@ -220,6 +223,15 @@ fn a_daemons_answers_become_data_and_exit_codes() {
         (&json[0]["limiter"], &json[0]["hits"], &json[0]["service"]),
         (&"all".into(), &9.into(), &().into())
     );
+
+    let top = ask(&["limit", "top", "web", "--count", "1"]);
+    let expected = "SOURCE         RATE   +/-  SERVICE  LIMITER         ACTION\n\
+                    198.51.100.7  1.21k  20.2  web      source-packets  drop\n\
+                    1.21k packets/s over limits in the last 15 s; 1 more not shown\n\
+                    ! 2 samples were lost: rates are higher than shown\n";
+    assert_eq!((top.exit, top.out.as_str(), top.err.as_str()), (Exit::Ok, expected, ""));
+    let missing = ask(&["limit", "top", "wbe"]);
+    assert_eq!((missing.exit, missing.err.as_str()), (Exit::NotFound, "lb: there is no service \"wbe\"\n"));
 
     let missing = ask(&["backend", "list", "wbe"]);
     assert_eq!((missing.exit, missing.out.as_str()), (Exit::NotFound, ""));

@@ -15,6 +15,12 @@ pub(super) fn count(number: u64) -> String {
     format!("{}E", three_digits(scaled))
 }
 
+/// What happens in a second, not below zero, as [`count`] has numbers.
+#[expect(clippy::cast_sign_loss, reason = "rates are not negative")]
+pub(super) fn rate(number: f64) -> String {
+    if number < 99.95 { three_digits(number) } else { count(number.round() as u64) }
+}
+
 /// Every digit, in groups of three: `1 048 576`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -95,6 +101,12 @@ mod tests {
         for (number, text) in cases {
             assert_eq!(count(number), text, "{number}");
         }
+    }
+
+    #[test]
+    fn rates_have_three_digits_too() {
+        let rates = [0.0, 0.25, 12.34, 99.94, 99.96, 1_204.5, 3_810_000.0];
+        assert_eq!(rates.map(rate), ["0", "0.25", "12.3", "99.9", "100", "1.21k", "3.81M"]);
     }
 
     #[test]

@@ -37,10 +37,12 @@ pub use self::units::{
 };
 
 use self::document::Node;
+use crate::datapath::DEFAULT_PINS;
 use crate::model::{Desired, Limit, ListName, Lists, Service, Services};
 
 /// The keys of `[daemon]`.
-const DAEMON_KEYS: &[&str] = &["interfaces", "metrics", "socket", "state", "hash_key", "flows"];
+const DAEMON_KEYS: &[&str] =
+    &["interfaces", "metrics", "socket", "state", "hash_key", "flows", "on_exit", "pins"];
 
 /// Where daemon and CLI meet unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
@@ -98,6 +100,30 @@ pub struct DaemonSettings {
     pub hash_key: Option<PathBuf>,
     /// Flows that can be remembered while slots move, rounded up to what the table's shape allows.
     pub flows: u32,
+    /// What becomes of the program when the daemon ends.
+    pub on_exit: OnExit,
+    /// Where program and tables are pinned.
+    pub pins: PathBuf,
+}
+
+/// What becomes of the program when the daemon ends, however that happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExit {
+    /// It goes on forwarding, and the next daemon goes on with it.
+    #[default]
+    Keep,
+    /// It goes, too.
+    Detach,
+}
+
+impl OnExit {
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Detach => "detach",
+        }
+    }
 }
 
 /// Why files are not a configuration: all their mistakes, a line each.
@@ -161,6 +187,10 @@ fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
     let socket = section.optional("socket").and_then(|node| node.text());
     let state = section.optional("state").and_then(|node| node.read_with(parse_folder));
     let hash_key = section.optional("hash_key").and_then(|node| node.read_with(parse_key_source));
+    let on_exit = section.optional("on_exit").map_or(Some(OnExit::default()), |node| {
+        node.word(&[("keep", OnExit::Keep), ("detach", OnExit::Detach)])
+    });
+    let pins = section.optional("pins").map_or(Some(DEFAULT_PINS.into()), |node| node.read_with(parse_pins));
     let flows = section.optional("flows").map_or(Some(DEFAULT_FLOWS), |node| node.integer(FLOWS));
     Some(DaemonSettings {
         interfaces: interfaces?,
@@ -169,6 +199,8 @@ fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
         state: state.unwrap_or_else(|| DEFAULT_STATE.into()),
         hash_key,
         flows: flows?,
+        on_exit: on_exit?,
+        pins: pins?,
     })
 }
 
@@ -199,6 +231,15 @@ fn parse_folder(text: &str) -> Result<PathBuf, String> {
         return Err("a directory is expected, such as \"/var/lib/lb\"".to_owned());
     }
     Ok(text.into())
+}
+
+/// The daemon may be started anywhere, so a relative path would say nothing.
+fn parse_pins(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') {
+        Ok(text.into())
+    } else {
+        Err(format!("{text:?} is not an absolute path such as {DEFAULT_PINS:?}"))
+    }
 }
 
 /// The prefix leaves room for other sources of keys.

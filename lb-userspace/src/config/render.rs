@@ -61,7 +61,7 @@ pub fn render_settings(daemon: &DaemonSettings) -> String {
 
 /// The keys of `[daemon]` and their values.
 fn settings(daemon: &DaemonSettings) -> Vec<(&'static str, String)> {
-    let DaemonSettings { interfaces, metrics, socket, state, hash_key, flows } = daemon;
+    let DaemonSettings { interfaces, metrics, socket, state, hash_key, flows, on_exit, pins } = daemon;
     let metrics = metrics.map(|address| ("metrics", value(&address.to_string())));
     let hash_key = hash_key.as_ref().map(|path| ("hash_key", value(&format!("file:{}", path.display()))));
     let given = [
@@ -71,6 +71,8 @@ fn settings(daemon: &DaemonSettings) -> Vec<(&'static str, String)> {
         Some(("state", value(state))),
         hash_key,
         Some(("flows", value(flows))),
+        Some(("on_exit", value(on_exit.name()))),
+        Some(("pins", value(pins))),
     ];
     given.into_iter().flatten().collect()
 }

@@ -1,8 +1,10 @@
 //! The controller without its tasks: everything it knows, and what follows from each thing it learns.
 
 mod commit;
+mod limited;
 mod lists;
 mod phases;
+mod resume;
 mod suggestions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +21,10 @@ use self::phases::Phases;
 use super::contended::Contended;
 use super::janitor::{self, Pressure};
 use super::ledger::{Ledger, ServiceTotals};
+use super::limited::Limited;
 use super::{ChangeError, edits};
 use crate::config::limit_keys;
-use crate::datapath::{Attachment, Datapath, Image, TableError, apply};
+use crate::datapath::{Attachment, Datapath, Image, NO_INTERFACE, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, Unreachable};
@@ -80,10 +83,13 @@ pub(super) struct Core<D> {
     ledger: Ledger,
     pressure: Pressure,
     contended: Contended,
+    limited: Limited,
     generation: u64,
     interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
     behind: bool,
+    /// Whether the tables follow what is learned. Before, a daemon that finds them filled gathers what it has to know.
+    begun: bool,
     /// What time does to backends.
     phases: Phases,
     started: Instant,
@@ -105,9 +111,11 @@ impl<D: Datapath> Core<D> {
             ledger: Ledger::default(),
             pressure: Pressure::default(),
             contended: Contended::default(),
+            limited: Limited::new(Instant::now()),
             generation: 0,
             interfaces: BTreeMap::new(),
             behind: false,
+            begun: true,
             phases: Phases::default(),
             started: Instant::now(),
         }
@@ -124,10 +132,13 @@ impl<D: Datapath> Core<D> {
 
     /// Takes in the MAC addresses of the host's interfaces; the tables follow with the next hops.
     pub(super) fn set_own_macs(&mut self, macs: &BTreeMap<u32, crate::neighbors::Mac>) {
-        let entry =
-            |ifindex: &u32| macs.get(ifindex).map(|mac| InterfaceEntry { mac: Mac::new(*mac), known: 1 });
-        let rows = self.datapath.interfaces().iter().zip(1..);
-        let interfaces = rows.filter_map(|(ifindex, row)| Some((row, entry(ifindex)?))).collect();
+        let entry = |index: u32| {
+            let mac = macs.get(&index);
+            let known = u16::from(mac.is_some());
+            InterfaceEntry { mac: Mac::new(mac.copied().unwrap_or_default()), known, index, reserved: 0 }
+        };
+        let rows = self.datapath.interfaces().iter().zip(1..).filter(|(index, _)| **index != NO_INTERFACE);
+        let interfaces = rows.map(|(index, row)| (row, entry(*index))).collect();
         self.behind |= self.interfaces != interfaces;
         self.interfaces = interfaces;
     }
@@ -159,7 +170,7 @@ impl<D: Datapath> Core<D> {
     /// Lets the tables follow what was learned: it cannot be refused, so a failure is remembered.
     fn catch_up(&mut self) -> Result<(), ReconcileError> {
         self.behind = true;
-        self.reconcile().map(drop)
+        if self.begun { self.reconcile().map(drop) } else { Ok(()) }
     }
 
     /// Where everything would stand if these services were wanted.
@@ -178,7 +189,8 @@ impl<D: Datapath> Core<D> {
             render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
         image.interfaces.clone_from(&self.interfaces);
         ask_lists(&mut image, self.side);
-        let ledger = self.ledger.next(&placement, &self.datapath)?;
+        let ledger = self.ledger.next(&placement, &mut self.datapath)?;
+        ledger.note(&mut image);
         self.clear_meters(&ledger)?;
         if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
             // Slots may have moved for a moment and flows been remembered that nobody will ask for.
@@ -191,13 +203,24 @@ impl<D: Datapath> Core<D> {
         let leaves_flows = self.placement.leaves_flows(&placement);
         (self.placement, self.image, self.ledger, self.behind) = (placement, image, ledger, false);
         self.set_phases(phases);
-        if let Err(error) = self.ledger.settle(&self.datapath) {
+        if let Err(error) = self.close_accounts() {
             tracing::error!("the counts of backends that were moved or removed are lost: {error}");
         }
         if leaves_flows {
             self.forget_what_is_over();
         }
         Ok(moved)
+    }
+
+    /// Carries over what was counted in rows that were given up, also for a daemon that comes after this one.
+    fn close_accounts(&mut self) -> Result<(), TableError> {
+        if self.ledger.settle(&self.datapath)? {
+            let mut image = self.image.clone();
+            self.ledger.note(&mut image);
+            apply(&mut self.datapath, &self.image, &image)?;
+            self.image = image;
+        }
+        Ok(())
     }
 
     /// Whether there are slots on the way from one backend to another, for [`Self::sweep`] to look after.
@@ -219,11 +242,6 @@ impl<D: Datapath> Core<D> {
             None => self.record_pressure(found.flows),
         }
         Ok(())
-    }
-
-    /// Settles every slot: no packet was let in yet, so there is no flow to keep.
-    pub(super) fn settle_slots(&mut self) -> Result<(), ReconcileError> {
-        Ok(self.store_slots(self.placement.settled())?)
     }
 
     /// Brings the slots to what `placement` says, which differs in nothing else from the one there is.
@@ -278,6 +296,11 @@ impl<D: Datapath> Core<D> {
         backends.map(|backend| backend.endpoint.address).collect()
     }
 
+    /// The VIPs, of which the program answers echo requests.
+    pub(super) fn vips(&self) -> BTreeSet<IpAddr> {
+        self.services.values().map(|service| service.vip.address).collect()
+    }
+
     /// The VIPs that the neighbours are to be told of.
     pub(super) fn announced_vips(&self) -> BTreeSet<IpAddr> {
         let announced = self.services.values().filter(|service| service.options.announce);
@@ -312,7 +335,7 @@ impl<D: Datapath> Core<D> {
         let services: Result<Vec<_>, _> =
             self.services.values().map(|service| self.service_view(service)).collect();
         let interfaces =
-            attachments.iter().zip(1..).map(|(attachment, row)| self.interface_view(attachment, row));
+            attachments.iter().map(|attachment| self.interface_view(attachment, self.row_of(attachment)));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -322,8 +345,15 @@ impl<D: Datapath> Core<D> {
             services: services?,
             flows: self.flows_view()?,
             lists: self.lists_view(),
+            limiter_samples: self.samples_view()?,
             warnings: self.warnings(),
         })
+    }
+
+    /// The row in which an interface counts.
+    fn row_of(&self, attachment: &Attachment) -> u32 {
+        let mut rows = self.datapath.interfaces().iter().zip(1..);
+        rows.find_map(|(index, row)| (*index == attachment.index).then_some(row)).unwrap_or_default()
     }
 
     fn flows_view(&self) -> Result<FlowsView, TableError> {

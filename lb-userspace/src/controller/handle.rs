@@ -11,8 +11,8 @@ use super::{Change, ChangeError, ControllerGone, ListChange, Request, Suggestion
 use crate::model::{Desired, ListName};
 use crate::neighbors::local_addresses;
 use crate::view::{
-    Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, LimitView, PlanView,
-    PrefixList, Status, Suggestion,
+    Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, LimitView, LimitedView,
+    PlanView, PrefixList, Status, Suggestion,
 };
 
 /// How API, CLI and metrics talk to the controller.
@@ -53,6 +53,11 @@ impl Handle {
     /// What limiters propose that only count.
     pub async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError> {
         self.tables.ask(|answer| Request::Suggestions(query, answer)).await?
+    }
+
+    /// Who is over the limits that packets of one service meet, or over any: the first `most` sources.
+    pub async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError> {
+        self.tables.ask(|answer| Request::Limited(service.map(str::to_owned), most, answer)).await?
     }
 
     /// The prefixes on a list.

@@ -165,6 +165,11 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
+    /// Goes on from what has been counted before.
+    pub(super) fn begin(&mut self, counted: FlowCounts) {
+        self.then = counted;
+    }
+
     /// Takes in what a walk found, and tells when flows begin to be evicted.
     pub(super) fn record(&mut self, flows: u64, now: FlowCounts, capacity: usize) {
         let evicted = now.evicted - self.then.evicted;

@@ -1,20 +1,21 @@
 //! Counters that only ever grow, although the rows behind them move and are used again.
+//!
+//! A row is set to zero before somebody counts in it, and what other rows have counted for its owner stands with the owner in
+//! the tables: so a daemon that finds them goes on counting where the one before it ended.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use lb_common::layout::{Forwarded, LimiterCounts, Withheld};
 
-use crate::datapath::{Datapath, TableError};
+use crate::datapath::{Counters, Datapath, Image, TableError};
 use crate::model::{Endpoint, LimiterKey};
 use crate::placement::Placement;
 
-/// A counter row that counts for somebody since some moment.
+/// A counter row that counts for somebody.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Account {
     row: u32,
-    /// What the row held at that moment.
-    baseline: Forwarded,
     /// What rows before this one have counted.
     carried: Forwarded,
 }
@@ -22,15 +23,8 @@ struct Account {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct ServiceAccount {
     row: u32,
-    baseline: Withheld,
     /// What backends that are gone have taken.
     retired: Forwarded,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct LimiterAccount {
-    row: u32,
-    baseline: LimiterCounts,
 }
 
 /// A meter that measures for a limiter since some moment.
@@ -46,7 +40,7 @@ pub(super) struct MeterAccount {
 pub(super) struct Ledger {
     backends: BTreeMap<(String, Endpoint), Account>,
     services: BTreeMap<String, ServiceAccount>,
-    limiters: BTreeMap<LimiterKey, LimiterAccount>,
+    limiters: BTreeMap<LimiterKey, u32>,
     meters: BTreeMap<LimiterKey, MeterAccount>,
     closing: Vec<(String, Endpoint, Account)>,
 }
@@ -61,38 +55,51 @@ pub(super) struct ServiceTotals {
 }
 
 impl Ledger {
-    /// The ledger for the next placement. Reads the rows that come into use, while nobody counts in them yet.
+    /// The ledger of tables that were found with this content, and the placement in them.
+    pub(super) fn adopt(placement: &Placement, image: &Image) -> Self {
+        let mut adopted = Self::default();
+        for (name, placed) in placement.services() {
+            let row = placed.row();
+            let retired = image.service_owners.get(&row).map(|owner| owner.retired).unwrap_or_default();
+            adopted.services.insert(name.clone(), ServiceAccount { row, retired });
+            for (endpoint, row) in placed.backend_rows() {
+                let carried = image.backend_owners.get(&row).map(|owner| owner.carried).unwrap_or_default();
+                adopted.backends.insert((name.clone(), *endpoint), Account { row, carried });
+            }
+        }
+        adopted.limiters = placement.limiters().map(|(key, row)| (key.clone(), row)).collect();
+        adopted
+    }
+
+    /// The ledger for the next placement. Clears the rows that come into use, while nobody counts in them yet.
     pub(super) fn next<D: Datapath + ?Sized>(
         &self,
         placement: &Placement,
-        tables: &D,
+        tables: &mut D,
     ) -> Result<Self, TableError> {
         let mut next = Self::default();
         for (name, placed) in placement.services() {
             let row = placed.row();
-            let old = self.services.get(name).filter(|old| old.row == row);
-            let account = match old {
-                Some(old) => *old,
-                None => {
-                    ServiceAccount { row, baseline: tables.withheld(row)?, retired: Forwarded::default() }
-                }
-            };
+            let old = self.services.get(name).filter(|old| old.row == row).copied();
+            let account = old.unwrap_or(ServiceAccount { row, retired: Forwarded::default() });
+            if old.is_none() {
+                tables.clear(Counters::Withheld, row)?;
+            }
             next.services.insert(name.clone(), account);
             for (endpoint, row) in placed.backend_rows() {
                 let key = (name.clone(), *endpoint);
-                let account = match self.backends.get(&key).filter(|old| old.row == row) {
-                    Some(old) => *old,
-                    None => Account { row, baseline: tables.forwarded(row)?, carried: Forwarded::default() },
-                };
-                next.backends.insert(key, account);
+                let old = self.backends.get(&key).filter(|old| old.row == row).copied();
+                if old.is_none() {
+                    tables.clear(Counters::Forwarded, row)?;
+                }
+                next.backends.insert(key, old.unwrap_or(Account { row, carried: Forwarded::default() }));
             }
         }
         for (key, row) in placement.limiters() {
-            let account = match self.limiters.get(key).filter(|old| old.row == row) {
-                Some(old) => *old,
-                None => LimiterAccount { row, baseline: tables.limiter_counts(row)? },
-            };
-            next.limiters.insert(key.clone(), account);
+            if self.limiters.get(key) != Some(&row) {
+                tables.clear(Counters::Limiter, row)?;
+            }
+            next.limiters.insert(key.clone(), row);
         }
         for (key, meter) in placement.meters() {
             let account = match self.meter(key).filter(|old| old.meter == meter) {
@@ -110,8 +117,9 @@ impl Ledger {
         Ok(next)
     }
 
-    /// Carries over what the rows given up have counted, now that nobody counts in them any more.
-    pub(super) fn settle<D: Datapath + ?Sized>(&mut self, tables: &D) -> Result<(), TableError> {
+    /// Carries over what the rows given up have counted, now that nobody counts in them any more; says whether there are any.
+    pub(super) fn settle<D: Datapath + ?Sized>(&mut self, tables: &D) -> Result<bool, TableError> {
+        let any = !self.closing.is_empty();
         for (service, endpoint, account) in std::mem::take(&mut self.closing) {
             let total = total(&account, tables)?;
             if let Some(heir) = self.backends.get_mut(&(service.clone(), endpoint)) {
@@ -120,7 +128,7 @@ impl Ledger {
                 service.retired = add(service.retired, total);
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// What a backend has received; nothing if there is no such backend.
@@ -140,14 +148,7 @@ impl Ledger {
         key: &LimiterKey,
         tables: &D,
     ) -> Result<LimiterCounts, TableError> {
-        let Some(account) = self.limiters.get(key) else { return Ok(LimiterCounts::default()) };
-        let (now, then) = (tables.limiter_counts(account.row)?, account.baseline);
-        Ok(LimiterCounts {
-            admitted: now.admitted.wrapping_sub(then.admitted),
-            over: now.over.wrapping_sub(then.over),
-            unmarked: now.unmarked.wrapping_sub(then.unmarked),
-            contended: now.contended.wrapping_sub(then.contended),
-        })
+        self.limiters.get(key).map_or(Ok(LimiterCounts::default()), |row| tables.limiter_counts(*row))
     }
 
     /// The meter of a limiter, if it has one.
@@ -174,12 +175,21 @@ impl Ledger {
         for (_, backend) in self.backends.iter().filter(|((service, _), _)| service == name) {
             forwarded = add(forwarded, total(backend, tables)?);
         }
-        let (now, then) = (tables.withheld(account.row)?, account.baseline);
-        let withheld = Withheld {
-            limited: now.limited.wrapping_sub(then.limited),
-            dropped: now.dropped.wrapping_sub(then.dropped),
-        };
-        Ok(ServiceTotals { forwarded, withheld })
+        Ok(ServiceTotals { forwarded, withheld: tables.withheld(account.row)? })
+    }
+
+    /// Notes with the owners of rows in the tables what other rows have counted for them.
+    pub(super) fn note(&self, image: &mut Image) {
+        for account in self.backends.values() {
+            if let Some(owner) = image.backend_owners.get_mut(&account.row) {
+                owner.carried = account.carried;
+            }
+        }
+        for account in self.services.values() {
+            if let Some(owner) = image.service_owners.get_mut(&account.row) {
+                owner.retired = account.retired;
+            }
+        }
     }
 }
 
@@ -191,13 +201,7 @@ impl MeterAccount {
 }
 
 fn total<D: Datapath + ?Sized>(account: &Account, tables: &D) -> Result<Forwarded, TableError> {
-    let (now, then) = (tables.forwarded(account.row)?, account.baseline);
-    let since = Forwarded {
-        packets: now.packets.wrapping_sub(then.packets),
-        bytes: now.bytes.wrapping_sub(then.bytes),
-        new_flows: now.new_flows.wrapping_sub(then.new_flows),
-    };
-    Ok(add(account.carried, since))
+    Ok(add(account.carried, tables.forwarded(account.row)?))
 }
 
 fn add(a: Forwarded, b: Forwarded) -> Forwarded {

@@ -9,8 +9,10 @@ mod edits;
 mod handle;
 mod janitor;
 mod ledger;
+mod limited;
 mod lists;
 mod pipeline;
+mod space_saving;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,7 +29,7 @@ use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, ListName, Weig
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::state::{Beginning, Directory};
 use crate::suggestion::Quantile;
-use crate::view::{Applied, BackendView, LimitView, PlanView, PrefixList, Status, Suggestion};
+use crate::view::{Applied, BackendView, LimitView, LimitedView, PlanView, PrefixList, Status, Suggestion};
 use core::Core;
 pub use core::ReconcileError;
 use edits::Edited;
@@ -43,6 +45,9 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// Looking at them takes one part of so many of the time at most, however many they are.
 const SWEEP_PARTS: u32 = 50;
+
+/// How often samples of packets over limits are fetched: there is room for what 60 CPUs tell meanwhile in a flood.
+const SAMPLES_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long to wait for neighbours to answer before the first packet is let in, and before a backend is added.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
@@ -151,6 +156,7 @@ pub struct SuggestionQuery {
 enum Request {
     Status(oneshot::Sender<Status>),
     Limits(Option<String>, oneshot::Sender<Result<Vec<LimitView>, ChangeError>>),
+    Limited(Option<String>, usize, oneshot::Sender<Result<LimitedView, ChangeError>>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
     Suggestions(SuggestionQuery, oneshot::Sender<Result<Vec<Suggestion>, ChangeError>>),
     List(ListName, oneshot::Sender<PrefixList>),
@@ -235,14 +241,14 @@ impl<D: Datapath + 'static> Controller<D> {
     ) -> Result<(Self, Tables), ControllerError> {
         let (requests_sender, requests) = mpsc::channel(64);
         let (reports_sender, reports) = mpsc::channel(1024);
-        let mut core = Core::new(datapath);
-        core.begin(desired, generation)?;
+        // Nothing is touched before it is known what can be reached: what serves goes on serving.
+        let core = block_in_place(|| Core::resume(datapath, desired.services.clone()));
         let neighbors = Neighbors::connect().await?;
         let announced = watch::Sender::new(core.announced_vips());
         let mut controller =
             Self { core, neighbors, checker: Checker::new(reports_sender), reports, requests, announced };
         controller.look_up_until(FIRST_ANSWERS, &BTreeSet::new()).await?;
-        controller.core.settle_slots()?;
+        block_in_place(|| controller.core.begin(desired, generation))?;
         controller.core.open();
         controller.checker.update(controller.core.wanted_checks());
         Ok((controller, Tables::new(requests_sender)))
@@ -251,6 +257,11 @@ impl<D: Datapath + 'static> Controller<D> {
     /// Lends out the tables' owner for attaching and detaching its program.
     pub fn datapath(&mut self) -> &mut D {
         self.core.datapath()
+    }
+
+    /// Every VIP there is.
+    pub fn vips(&self) -> BTreeSet<IpAddr> {
+        self.core.vips()
     }
 
     /// The VIPs that the neighbours are to be told of, followed through every change.
@@ -304,6 +315,8 @@ impl<D: Datapath + 'static> Controller<D> {
         lookups.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut samples = interval(SAMPLES_INTERVAL);
+        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut finished = Vec::new();
         loop {
             let step = self.core.until_next_step();
@@ -328,6 +341,9 @@ impl<D: Datapath + 'static> Controller<D> {
                     tell_passing(block_in_place(|| self.core.sweep()).map_err(Into::into))?;
                     sweeps.reset_after(SWEEP_INTERVAL.max(begun.elapsed() * SWEEP_PARTS));
                 }
+                _ = samples.tick(), if self.core.has_limiters() => {
+                    tell_passing(self.core.take_over_samples().map_err(|error| ReconcileError::from(error).into()))?;
+                }
                 _ = lookups.tick() => {
                     self.core.datapath().relay_log();
                     tell_passing(self.core.watch_limiters().map_err(|error| ReconcileError::from(error).into()))?;
@@ -347,6 +363,9 @@ impl<D: Datapath + 'static> Controller<D> {
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),
             Request::Limits(service, answer) => drop(answer.send(self.core.limits(service.as_deref()))),
             Request::Suggestions(query, answer) => drop(answer.send(self.core.suggestions(&query))),
+            Request::Limited(service, most, answer) => {
+                drop(answer.send(self.core.limited(service.as_deref(), most)));
+            }
             Request::List(list, answer) => drop(answer.send(self.core.list(list))),
             Request::Plan(desired, answer) => {
                 let plan = block_in_place(|| self.core.plan(&desired));

@@ -2,9 +2,12 @@
 
 use lb_common::flow::{Detail, Entry};
 use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::limiter::sample::OverSample;
 use lb_common::lists::Side;
 
-use super::{Capacity, Datapath, ListEntry, MemoryDatapath, Store, TableError};
+use super::{
+    Capacity, Counters, Datapath, ListEntry, MemoryDatapath, SampleCounts, Store, Table, TableError,
+};
 
 /// A [`Datapath`] made of another one. What is not implemented is done by the inner one.
 pub(crate) trait Double: Send {
@@ -49,6 +52,18 @@ impl<D: Double> Datapath for D {
         self.on_store(store)
     }
 
+    fn contents(&self, table: Table) -> Vec<u64> {
+        self.inner().contents(table)
+    }
+
+    fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError> {
+        self.inner().list_contents(side)
+    }
+
+    fn clear(&mut self, counters: Counters, row: u32) -> Result<(), TableError> {
+        self.inner_mut().clear(counters, row)
+    }
+
     fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {
         self.on_fill_list(side, entries)
     }
@@ -91,6 +106,14 @@ impl<D: Double> Datapath for D {
 
     fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
         self.inner_mut().clear_meter(meter)
+    }
+
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        self.inner_mut().take_over_samples()
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        self.inner().sample_counts()
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

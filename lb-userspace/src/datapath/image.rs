@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable, cast_slice};
 use lb_common::layout::{
     BackendEntry, Features, InterfaceEntry, LimiterEntry, Region, ServiceEntry, USABLE, VIP_WAYS, VipSet,
 };
+use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use lb_common::slot::Slot;
 
-use super::Table;
+use super::{Datapath, Table};
 
 /// The contents of all tables: entry by entry, slots by their first; what is absent is zero.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,6 +31,12 @@ pub struct Image {
     pub features: BTreeMap<u32, Features>,
     /// Attached interfaces by their row.
     pub interfaces: BTreeMap<u32, InterfaceEntry>,
+    /// Whose rows of backends they are.
+    pub backend_owners: BTreeMap<u32, BackendOwner>,
+    /// Whose rows of services' counters they are.
+    pub service_owners: BTreeMap<u32, ServiceOwner>,
+    /// Whose rows of limiters' counters they are.
+    pub limiter_owners: BTreeMap<u32, LimiterOwner>,
 }
 
 /// One aligned 64-bit store.
@@ -52,9 +60,41 @@ pub struct Changes {
 }
 
 impl Image {
+    /// What the tables hold. The slots are not those of services but runs of lines that are not zero.
+    pub fn read<D: Datapath + ?Sized>(tables: &D) -> Self {
+        Self {
+            vips: read(tables, Table::Vips),
+            services: read(tables, Table::Services),
+            limiters: read(tables, Table::Limiters),
+            slots: read_slots(&tables.contents(Table::Slots)),
+            backends: read(tables, Table::Backends),
+            features: read(tables, Table::Features),
+            interfaces: read(tables, Table::Interfaces),
+            backend_owners: read(tables, Table::BackendOwners),
+            service_owners: read(tables, Table::ServiceOwners),
+            limiter_owners: read(tables, Table::LimiterOwners),
+        }
+    }
+
+    /// Whether the tables hold nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The slots that begin at an index: those that no table of the image covers are zero.
+    pub fn slots_at(&self, base: u32, count: u32) -> Arc<[Slot]> {
+        match self.slots.get(&base) {
+            Some(table) if table.len() == count as usize => Arc::clone(table),
+            _ => slots_at(&self.slots, base, count as usize).into(),
+        }
+    }
+
     /// The stores that turn tables with this content into tables with the content of `new`.
     pub fn changes(&self, new: &Self) -> Changes {
         let mut changes = Changes::default();
+        owners(&self.backend_owners, &new.backend_owners, Table::BackendOwners, &mut changes.publish);
+        owners(&self.service_owners, &new.service_owners, Table::ServiceOwners, &mut changes.publish);
+        owners(&self.limiter_owners, &new.limiter_owners, Table::LimiterOwners, &mut changes.publish);
         backends(&self.backends, &new.backends, &mut changes);
         slots(&self.slots, &new.slots, &mut changes);
         entries(&self.limiters, &new.limiters, Table::Limiters, &mut changes);
@@ -62,6 +102,9 @@ impl Image {
         vips(&self.vips, &new.vips, &mut changes.publish);
         entries(&self.interfaces, &new.interfaces, Table::Interfaces, &mut changes);
         entries(&self.features, &new.features, Table::Features, &mut changes);
+        disown(&self.backend_owners, &new.backend_owners, Table::BackendOwners, &mut changes.retire);
+        disown(&self.service_owners, &new.service_owners, Table::ServiceOwners, &mut changes.retire);
+        disown(&self.limiter_owners, &new.limiter_owners, Table::LimiterOwners, &mut changes.retire);
         changes
     }
 }
@@ -89,6 +132,50 @@ fn backends(old: &BTreeMap<u32, BackendEntry>, new: &BTreeMap<u32, BackendEntry>
     }
 }
 
+/// A row has an owner before it comes into use. The first word of an owner says that there is one, and is stored last.
+fn owners<T: Pod>(old: &BTreeMap<u32, T>, new: &BTreeMap<u32, T>, table: Table, stores: &mut Vec<Store>) {
+    let mut changes = Changes::default();
+    entries(old, new, table, &mut changes);
+    let (words, row_of) = (table.entry_words(), |store: &Store| store.word / table.entry_words());
+    changes.publish.sort_by_key(|store| (row_of(store), store.word % words == 0));
+    stores.append(&mut changes.publish);
+}
+
+/// A row has its owner for as long as anything of it is in use.
+fn disown<T: Pod>(old: &BTreeMap<u32, T>, new: &BTreeMap<u32, T>, table: Table, stores: &mut Vec<Store>) {
+    let mut changes = Changes::default();
+    entries(old, new, table, &mut changes);
+    stores.append(&mut changes.retire);
+}
+
+/// The entries of a table that are not zero.
+fn read<D: Datapath + ?Sized, T: Pod>(tables: &D, table: Table) -> BTreeMap<u32, T> {
+    let words = tables.contents(table);
+    let entries = words.chunks_exact(table.entry_words()).zip(0..);
+    let used = entries.filter(|(entry, _)| entry.iter().any(|word| *word != 0));
+    used.map(|(entry, index)| (index, bytemuck::pod_read_unaligned(cast_slice(entry)))).collect()
+}
+
+/// Runs of lines that are not zero.
+fn read_slots(words: &[u64]) -> BTreeMap<u32, Arc<[Slot]>> {
+    let line_words = Table::Slots.entry_words();
+    let mut runs = BTreeMap::new();
+    let mut run: Vec<u64> = Vec::new();
+    // A line of zeros behind the last ends the last run.
+    let end = vec![0; line_words];
+    for (line, index) in words.chunks_exact(line_words).chain([&end[..]]).zip(0..) {
+        if line.iter().any(|word| *word != 0) {
+            run.extend_from_slice(line);
+        } else if !run.is_empty() {
+            let first = index - (run.len() / line_words) as u32;
+            let slots: &[Slot] = cast_slice(&run);
+            runs.insert(first * lb_common::layout::SLOTS_PER_LINE, slots.into());
+            run.clear();
+        }
+    }
+    runs
+}
+
 /// New and changed entries are published, missing ones retired.
 fn entries<T: Pod>(old: &BTreeMap<u32, T>, new: &BTreeMap<u32, T>, table: Table, changes: &mut Changes) {
     let zero = T::zeroed();
@@ -113,25 +200,52 @@ fn slot_words(slots: &[Slot]) -> Vec<u64> {
     slots.chunks(2).map(pair).collect()
 }
 
-fn slots(old: &BTreeMap<u32, Arc<[Slot]>>, new: &BTreeMap<u32, Arc<[Slot]>>, changes: &mut Changes) {
-    for (base, table) in new {
-        let before = old.get(base);
-        if before.is_some_and(|before| Arc::ptr_eq(before, table)) {
-            continue;
-        }
-        slot_range(*base, before.map_or(&[], |before| before), table, &mut changes.publish);
+/// The slots in a range of indices; what no table covers is zero. Tables begin at even indices.
+fn slots_at(tables: &BTreeMap<u32, Arc<[Slot]>>, base: u32, count: usize) -> Vec<Slot> {
+    let mut slots = vec![Slot::zeroed(); count];
+    let end = base.saturating_add(count as u32);
+    for (first, table) in tables.range(..end) {
+        let skipped = base.saturating_sub(*first) as usize;
+        let place = first.saturating_sub(base) as usize;
+        let from = table.get(skipped..).unwrap_or_default();
+        slots[place.min(count)..].iter_mut().zip(from).for_each(|(slot, from)| *slot = *from);
     }
-    for (base, table) in old.iter().filter(|(base, _)| !new.contains_key(base)) {
-        slot_range(*base, table, &[], &mut changes.retire);
-    }
+    slots
 }
 
-fn slot_range(base: u32, old: &[Slot], new: &[Slot], stores: &mut Vec<Store>) {
-    let (mut old, mut new) = (slot_words(old), slot_words(new));
-    let length = old.len().max(new.len());
-    old.resize(length, 0);
-    new.resize(length, 0);
-    words(Table::Slots, base as usize / 2, &old, &new, stores);
+/// The words that slots take up.
+fn span(base: u32, table: &[Slot]) -> Range<usize> {
+    let first = base as usize / 2;
+    first..first + table.len().div_ceil(2)
+}
+
+/// Where a new table stands, its slots are published; where an old one stood and no new one does, they are retired.
+fn slots(old: &BTreeMap<u32, Arc<[Slot]>>, new: &BTreeMap<u32, Arc<[Slot]>>, changes: &mut Changes) {
+    let stays = |base: &u32, table: &Arc<[Slot]>, others: &BTreeMap<u32, Arc<[Slot]>>| {
+        others.get(base).is_some_and(|other| Arc::ptr_eq(other, table))
+    };
+    for (base, table) in new.iter().filter(|(base, table)| !stays(base, table, old)) {
+        let after = slot_words(table);
+        let before = match old.get(base) {
+            Some(before) if before.len() == table.len() => slot_words(before),
+            _ => slot_words(&slots_at(old, *base, 2 * after.len())),
+        };
+        words(Table::Slots, span(*base, table).start, &before, &after, &mut changes.publish);
+    }
+    for (base, table) in old.iter().filter(|(base, table)| !stays(base, table, new)) {
+        let span = span(*base, table);
+        let mut left = slot_words(table);
+        // Tables do not overlap, so the one that begins before the span is the only one that may reach into it.
+        let before = new.range(..*base).next_back();
+        let inside = new.range(*base..*base + 2 * span.len() as u32);
+        for (other, table) in before.into_iter().chain(inside) {
+            let covered = self::span(*other, table);
+            let covered = covered.start.max(span.start)..covered.end.min(span.end);
+            covered.for_each(|word| left[word - span.start] = 0);
+        }
+        let zero = vec![0; left.len()];
+        words(Table::Slots, span.start, &left, &zero, &mut changes.retire);
+    }
 }
 
 /// A way is found by its address and its region, so: clear the region, change the address, set the region.
@@ -234,6 +348,17 @@ mod tests {
             let mut direct = memory();
             apply(&mut direct, &Image::default(), &b).unwrap();
             prop_assert_eq!(stepwise.words(), direct.words());
+        }
+
+        /// What is found in tables says as much as what was known to be stored there.
+        #[test]
+        fn changes_lead_from_what_is_read(a in image(), b in image()) {
+            let (mut found, mut direct) = (memory(), memory());
+            apply(&mut found, &Image::default(), &a).unwrap();
+            let read = Image::read(&found);
+            apply(&mut found, &read, &b).unwrap();
+            apply(&mut direct, &Image::default(), &b).unwrap();
+            prop_assert_eq!(found.words(), direct.words());
         }
 
         #[test]

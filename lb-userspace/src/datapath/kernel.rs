@@ -1,15 +1,25 @@
 //! The program and its tables in the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::path::Path;
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
+use aya::pin::PinError;
 use aya::programs::{ProgramError, Xdp};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use bytemuck::Zeroable;
 use lb_common::flow::{Detail, Entry, FlowLines, WAYS};
 use lb_common::hash::HashKey;
-use lb_common::layout::{ASIDE, DETOUR, FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::layout::{
+    ASIDE, DETOUR, Features, FlowCounts, Forwarded, LimiterCounts, OVER_SAMPLES_ROOM, Withheld,
+};
 use lb_common::limiter::meter::METERS;
+use lb_common::limiter::sample::{LANES, OverSample, Sampler};
 use lb_common::lists::Side;
 use lb_common::verdict::REASON_COUNTERS;
 use rustix::io::Errno;
@@ -19,11 +29,14 @@ use rustix::time::{ClockId, clock_gettime};
 use super::attach::{AttachError, Attachment, attach};
 use super::lists::ListTable;
 use super::mapping::{Mapping, Row};
+use super::maps::{MAPS, WAYS as WAYS_MAP, kept_maps};
 use super::object::{counters, program, row};
+use super::pins::{Pins, PinsError, Plan};
 use super::program_log::ProgramLog;
+use super::smoke::{SmokeError, try_out};
 use super::{
-    BALANCER_OBJECT, Capacity, Datapath, ListEntry, METER_WORDS, Store, Table, TableError, no_meter,
-    settings, words_of_meter,
+    BALANCER_OBJECT, Capacity, Counters, Datapath, ListEntry, METER_WORDS, SampleCounts, Store, Table,
+    TableError, no_meter, settings, words_of_meter,
 };
 
 /// The oldest kernel that runs the program: compare-and-swap in BPF came with 5.12, and 6.1 is the oldest we test.
@@ -53,6 +66,9 @@ pub enum LoadError {
     /// The verifier refused the program.
     #[error("the kernel refused the program: {0}")]
     Program(#[from] ProgramError),
+    /// A table could not be read.
+    #[error(transparent)]
+    Read(#[from] TableError),
     /// What the program has to say cannot be read.
     #[error("the program's log: {0}")]
     Log(#[from] aya_log::Error),
@@ -82,16 +98,9 @@ pub struct KernelDatapath {
     ebpf: Ebpf,
     log: ProgramLog,
     capacity: Capacity,
-    indices: Vec<u32>,
-    backends: Mapping,
-    slots: Mapping,
-    limiters: Mapping,
-    services: Mapping,
-    vips: Mapping,
-    features: Mapping,
-    interfaces: Mapping,
-    /// The kernel empties it when nobody holds it open.
-    _ways: ProgramArray<MapData>,
+    rows: Vec<u32>,
+    /// By the number of each table.
+    tables: [Mapping; Table::ALL.len()],
     lists: [ListTable; 2],
     meters: Mapping,
     flows: Mapping,
@@ -99,13 +108,15 @@ pub struct KernelDatapath {
     withheld: PerCpuArray<MapData, Row<Withheld>>,
     limiter_counts: PerCpuArray<MapData, Row<LimiterCounts>>,
     flow_counts: PerCpuArray<MapData, Row<FlowCounts>>,
+    samplers: PerCpuArray<MapData, Row<Sampler>>,
+    over_samples: RingBuf<MapData>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
 /// Whether this host can run the program: its kernel and this process's capabilities.
 pub fn check_host() -> Result<(), LoadError> {
     check_kernel(&rustix::system::uname().release().to_string_lossy())?;
-    let status = std::fs::read_to_string("/proc/self/status").map_err(|_| LoadError::UnknownCapabilities)?;
+    let status = fs::read_to_string("/proc/self/status").map_err(|_| LoadError::UnknownCapabilities)?;
     check_capabilities(&status)
 }
 
@@ -131,42 +142,51 @@ fn check_capabilities(status: &str) -> Result<(), LoadError> {
 }
 
 impl KernelDatapath {
-    /// Loads the program with empty tables; it is attached nowhere yet.
+    /// Loads the program with empty tables of its own; it is attached nowhere yet.
     pub fn load(hash_key: HashKey, capacity: Capacity, interfaces: &[u32]) -> Result<Self, LoadError> {
+        Self::load_onto(hash_key, capacity, interfaces, None)
+    }
+
+    /// Loads the program onto the tables that are pinned in a directory, and pins there those that are missing.
+    ///
+    /// Those that are there must be the ones of this program and of this capacity.
+    pub(crate) fn load_onto(
+        hash_key: HashKey,
+        capacity: Capacity,
+        interfaces: &[u32],
+        pins: Option<&Path>,
+    ) -> Result<Self, LoadError> {
         let settings = settings(hash_key, &capacity, interfaces);
-        let mut ebpf = EbpfLoader::new()
-            .override_global("SETTINGS", bytemuck::bytes_of(&settings), true)
-            .map_max_entries("SERVICES", capacity.entries(Table::Services))
-            .map_max_entries("SLOTS", capacity.entries(Table::Slots))
-            .map_max_entries("BACKENDS", capacity.entries(Table::Backends))
-            .map_max_entries("LISTS_A", capacity.lists)
-            .map_max_entries("LISTS_B", capacity.lists)
-            .map_max_entries("LIMITERS", capacity.entries(Table::Limiters))
-            .map_max_entries("LIMITER_COUNTS", capacity.limiter_counters())
-            .map_max_entries("BUCKETS", capacity.bucket_sets)
-            .map_max_entries("FLOWS", capacity.flow_sets)
-            .map_max_entries("FRAGMENTS", capacity.fragment_sets)
-            .map_max_entries("FORWARDED", capacity.backends)
-            .map_max_entries("WITHHELD", capacity.services)
-            .load(BALANCER_OBJECT)?;
-        for name in ["balance", "detour", "aside"] {
+        let mut loader = EbpfLoader::new();
+        loader.override_global("SETTINGS", bytemuck::bytes_of(&settings), true);
+        for map in MAPS {
+            map.entries
+                .into_iter()
+                .for_each(|entries| _ = loader.map_max_entries(map.name, entries(&capacity)));
+        }
+        for (directory, map) in pins.iter().flat_map(|pins| kept_maps().map(move |map| (pins, map))) {
+            loader.map_pin_path(map.name, directory.join(map.name));
+        }
+        let mut ebpf = loader.load(BALANCER_OBJECT)?;
+        for name in PROGRAMS {
             program(&mut ebpf, name)?.load()?;
         }
-        let ways = ways(&mut ebpf)?;
+        fill_ways(&mut ebpf)?;
         let log = ProgramLog::of(&mut ebpf)?;
-        let map =
-            |name, table: Table| mapping(&ebpf, name, capacity.entries(table) as usize * table.entry_words());
-        let (vips, services) = (map("VIPS", Table::Vips)?, map("SERVICES", Table::Services)?);
-        let limiters = map("LIMITERS", Table::Limiters)?;
-        let (slots, backends) = (map("SLOTS", Table::Slots)?, map("BACKENDS", Table::Backends)?);
-        let indices = interfaces.to_vec();
-        let (features, interfaces) =
-            (map("FEATURES", Table::Features)?, map("INTERFACES", Table::Interfaces)?);
+        let mut tables = Vec::with_capacity(Table::ALL.len());
+        for table in Table::ALL {
+            let words = capacity.entries(table) as usize * table.entry_words();
+            tables.push(mapping(&ebpf, table.name(), words)?);
+        }
+        // There are as many as tables.
+        let tables = tables.try_into().map_err(|_| LoadError::Incomplete("tables"))?;
         let meters = mapping(&ebpf, "METERS", METERS as usize * METER_WORDS)?;
         let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
         Ok(Self {
             limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
+            samplers: counters(&mut ebpf, "SAMPLERS")?,
+            over_samples: ring(&mut ebpf, "OVER_SAMPLES")?,
             forwarded: counters(&mut ebpf, "FORWARDED")?,
             withheld: counters(&mut ebpf, "WITHHELD")?,
             reasons: counters(&mut ebpf, "REASONS")?,
@@ -174,18 +194,66 @@ impl KernelDatapath {
             ebpf,
             log,
             capacity,
-            indices,
-            backends,
-            slots,
-            limiters,
-            services,
-            vips,
-            features,
-            interfaces,
-            _ways: ways,
+            rows: interfaces.to_vec(),
+            tables,
             meters,
             flows,
         })
+    }
+
+    /// Loads the program onto the tables that a plan names; it is attached nowhere yet.
+    pub(crate) fn load_planned(hash_key: HashKey, plan: &Plan) -> Result<Self, LoadError> {
+        let mut loaded = Self::load_onto(hash_key, plan.capacity, &plan.rows, Some(&plan.directory))?;
+        plan.new_rows.iter().try_for_each(|row| loaded.clear_reasons(*row))?;
+        Ok(loaded)
+    }
+
+    /// Tries the program on packets of our own, see [`SmokeError`].
+    pub(crate) fn try_out(&mut self, vips: &BTreeSet<IpAddr>) -> Result<(), SmokeError> {
+        let words = self.contents(Table::Features);
+        let denying = words.first().is_some_and(|word| Features(*word).lists().is_some());
+        // One of each family takes both ways; more would be answered for no more reason.
+        let first = |is_ipv4: bool| vips.iter().copied().find(move |vip| vip.is_ipv4() == is_ipv4);
+        let some: Vec<IpAddr> = [first(true), first(false)].into_iter().flatten().collect();
+        try_out(self.program()?, some.into_iter(), denying)
+    }
+
+    /// Pins the program and brings it to all interfaces, where it takes the place of the one before it.
+    pub(crate) fn attach_pinned(
+        &mut self,
+        pins: &Pins,
+        plan: &Plan,
+        interfaces: &[(String, u32)],
+    ) -> Result<Vec<Attachment>, AttachError> {
+        let id = self.program_id()?;
+        let directory = plan.program(id);
+        let failed =
+            |error: PinError| PinsError::system("pin a program in", &directory, io::Error::other(error));
+        fs::create_dir_all(&directory).map_err(|error| PinsError::system("make", &directory, error))?;
+        self.pin_programs(&directory).map_err(failed)?;
+        let attachments = pins.attach(self.program()?, interfaces)?;
+        pins.tidy(plan, id, interfaces)?;
+        Ok(attachments)
+    }
+
+    /// Pins the program beside the tables, by which others find it.
+    fn pin_programs(&mut self, directory: &Path) -> Result<(), PinError> {
+        for name in PROGRAMS {
+            if let Ok(program) = program(&mut self.ebpf, name) {
+                program.pin(directory.join(name))?;
+            }
+        }
+        self.ebpf.map(WAYS_MAP).map_or(Ok(()), |ways| ways.pin(directory.join(WAYS_MAP)))
+    }
+
+    /// The number that the kernel gave the program.
+    fn program_id(&mut self) -> Result<u32, LoadError> {
+        Ok(self.program()?.info()?.id())
+    }
+
+    /// Sets the counters of an interface's row to zero, in which nobody counts.
+    fn clear_reasons(&mut self, row: u32) -> Result<(), TableError> {
+        (0..REASON_COUNTERS).try_for_each(|at| zero(&mut self.reasons, "REASONS", row * REASON_COUNTERS + at))
     }
 
     /// The loaded program, to run it on test packets.
@@ -204,15 +272,29 @@ impl KernelDatapath {
     }
 }
 
-/// Tells `balance` where the other programs are.
-fn ways(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
-    let wrong = |source| LoadError::Table { name: "WAYS", source };
-    let map = ebpf.take_map("WAYS").ok_or(LoadError::Incomplete("WAYS"))?;
-    let mut ways = ProgramArray::try_from(map).map_err(wrong)?;
+/// The programs of the object.
+const PROGRAMS: [&str; 3] = ["balance", "detour", "aside"];
+
+/// Sets a row of counters to zero on every CPU.
+fn zero<T>(rows: &mut PerCpuArray<MapData, T>, table: &'static str, row: u32) -> Result<(), TableError>
+where
+    T: aya::Pod + Zeroable,
+{
+    let failed = |reason: String| TableError { table, entry: row as usize, reason };
+    let cpus = nr_cpus().map_err(|(what, error)| failed(format!("{what}: {error}")))?;
+    let zeros = PerCpuValues::try_from(vec![T::zeroed(); cpus]).map_err(|error| failed(error.to_string()))?;
+    rows.set(row, zeros, 0).map_err(|error| failed(error.to_string()))
+}
+
+/// Tells `balance` where the other programs are. The kernel empties the map when nobody holds it open, or has it pinned.
+fn fill_ways(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    let wrong = |source| LoadError::Table { name: WAYS_MAP, source };
     for (place, name) in [(DETOUR, "detour"), (ASIDE, "aside")] {
-        ways.set(place, program(ebpf, name)?.fd()?, 0).map_err(wrong)?;
+        let way = program(ebpf, name)?.fd()?.try_clone().map_err(|error| wrong(error.into()))?;
+        let map = ebpf.map_mut(WAYS_MAP).ok_or(LoadError::Incomplete(WAYS_MAP))?;
+        ProgramArray::try_from(map).and_then(|mut ways| ways.set(place, &way, 0)).map_err(wrong)?;
     }
-    Ok(ways)
+    Ok(())
 }
 
 fn mapping(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Mapping, LoadError> {
@@ -222,9 +304,14 @@ fn mapping(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Mapping, Loa
 
 fn list(ebpf: &mut Ebpf, name: &'static str) -> Result<ListTable, LoadError> {
     match ebpf.take_map(name) {
-        Some(Map::LpmTrie(map)) => Ok(ListTable::new(name, map)),
+        Some(Map::LpmTrie(map)) => Ok(ListTable::new(name, map)?),
         _ => Err(LoadError::Incomplete(name)),
     }
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadError> {
+    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete(name))?;
+    RingBuf::try_from(map).map_err(|source| LoadError::Table { name, source })
 }
 
 /// Words of one set of the flow table.
@@ -241,24 +328,32 @@ impl Datapath for KernelDatapath {
     }
 
     fn interfaces(&self) -> &[u32] {
-        &self.indices
+        &self.rows
     }
 
     fn store(&mut self, store: Store) -> Result<(), TableError> {
-        let (mapping, table) = match store.table {
-            Table::Backends => (&self.backends, "BACKENDS"),
-            Table::Slots => (&self.slots, "SLOTS"),
-            Table::Limiters => (&self.limiters, "LIMITERS"),
-            Table::Services => (&self.services, "SERVICES"),
-            Table::Vips => (&self.vips, "VIPS"),
-            Table::Features => (&self.features, "FEATURES"),
-            Table::Interfaces => (&self.interfaces, "INTERFACES"),
-        };
+        let mapping = &self.tables[store.table as usize];
         mapping.store(store.word, store.value).ok_or_else(|| TableError {
-            table,
+            table: store.table.name(),
             entry: store.word / store.table.entry_words(),
             reason: "the table ends before it".to_owned(),
         })
+    }
+
+    fn contents(&self, table: Table) -> Vec<u64> {
+        self.tables[table as usize].load_all()
+    }
+
+    fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError> {
+        self.lists[side as usize].entries()
+    }
+
+    fn clear(&mut self, counters: Counters, row: u32) -> Result<(), TableError> {
+        match counters {
+            Counters::Forwarded => zero(&mut self.forwarded, "FORWARDED", row),
+            Counters::Withheld => zero(&mut self.withheld, "WITHHELD", row),
+            Counters::Limiter => zero(&mut self.limiter_counts, "LIMITER_COUNTS", row),
+        }
     }
 
     fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {
@@ -334,6 +429,24 @@ impl Datapath for KernelDatapath {
 
     fn clear_meter(&mut self, meter: u32) -> Result<(), TableError> {
         words_of_meter(meter).try_for_each(|word| self.meters.store(word, 0)).ok_or_else(|| no_meter(meter))
+    }
+
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        let mut samples = Vec::new();
+        // No more than there is room for: the program may go on telling as fast as they are fetched.
+        while samples.len() < OVER_SAMPLES_ROOM
+            && let Some(bytes) = self.over_samples.next()
+        {
+            samples.extend(bytemuck::try_pod_read_unaligned::<OverSample>(&bytes).ok());
+        }
+        samples
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        (0..LANES).try_fold(SampleCounts::default(), |sum, lane| {
+            let cpus = row(&self.samplers, "SAMPLERS", lane)?.into_iter();
+            Ok(cpus.fold(sum, |sum, Row(sampler)| sum.and(sampler)))
+        })
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {

@@ -18,9 +18,29 @@ pub(super) struct ListTable {
 }
 
 impl ListTable {
-    /// An empty table.
-    pub(super) fn new(name: &'static str, map: MapData) -> Self {
-        Self { name, map, held: Vec::new() }
+    /// A table with what it holds.
+    pub(super) fn new(name: &'static str, map: MapData) -> Result<Self, TableError> {
+        let mut table = Self { name, map, held: Vec::new() };
+        table.held = table.entries()?.into_iter().map(|entry| entry.key).collect();
+        Ok(table)
+    }
+
+    /// What it holds, by a system call for some thousand entries.
+    pub(super) fn entries(&self) -> Result<Vec<ListEntry>, TableError> {
+        let mut entries = Vec::new();
+        let (mut keys, mut values) = (vec![ListKey::zeroed(); LOOKED_UP], vec![0u32; LOOKED_UP]);
+        let mut from: Option<ListKey> = None;
+        loop {
+            let (found, onward) = lookup(&self.map, from, &mut keys, &mut values);
+            let entry =
+                |(key, word): (&ListKey, &u32)| ListEntry { key: *key, listed: Listed::from_word(*word) };
+            entries.extend(keys.iter().zip(&values).take(found).map(entry));
+            match onward {
+                Ok(onward) => from = Some(onward),
+                Err(Errno::NOENT) => return Ok(entries),
+                Err(error) => return Err(self.error(entries.len(), error)),
+            }
+        }
     }
 
     /// Makes it hold these entries and nothing else. After a failure it holds some of them, and can be filled again.
@@ -41,6 +61,7 @@ impl ListTable {
 }
 
 /// Commands of `bpf(2)` (`enum bpf_cmd` of include/uapi/linux/bpf.h).
+const LOOKUP_BATCH: i64 = 24;
 const UPDATE_BATCH: i64 = 26;
 const DELETE_BATCH: i64 = 27;
 
@@ -86,6 +107,40 @@ fn batch(map: &MapData, command: i64, keys: &[ListKey], values: &[u32]) -> (usiz
     (done, Err(error))
 }
 
+/// Entries that are looked up by one call.
+const LOOKED_UP: usize = 4096;
+
+/// Looks up entries from some place on, or from the first: how many, and where to go on, or why there is nowhere.
+fn lookup(
+    map: &MapData,
+    from: Option<ListKey>,
+    keys: &mut [ListKey],
+    values: &mut [u32],
+) -> (usize, Result<ListKey, Errno>) {
+    let mut onward = ListKey::zeroed();
+    let mut batch = Batch {
+        from: from.as_ref().map_or(0, |key| std::ptr::from_ref(key) as u64),
+        onward: std::ptr::from_mut(&mut onward) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map_fd: map.fd().as_fd().as_raw_fd().cast_unsigned(),
+        ..Batch::zeroed()
+    };
+    // SAFETY: the kernel writes at most `count` keys and values of the sizes that the map was made with, which are those of a
+    // `ListKey` and of four bytes, and one key to `onward`; it reads a key at `from`. All outlive the call.
+    let code = unsafe {
+        libc::syscall(libc::SYS_bpf, LOOKUP_BATCH, std::ptr::from_mut(&mut batch), size_of::<Batch>())
+    };
+    if code == 0 {
+        return (batch.count as usize, Ok(onward));
+    }
+    let error = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
+    // The end of the table is told as an error that leaves the entries before it.
+    let found = if error == Errno::NOENT { batch.count as usize } else { 0 };
+    (found, Err(error))
+}
+
 /// The lists of tables in memory, for comparison: every length is tried, the longest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemoryList(std::collections::BTreeMap<(u32, u128), Listed>);
@@ -95,6 +150,15 @@ impl MemoryList {
     pub(super) fn fill(&mut self, entries: &[ListEntry]) {
         let place = |key: ListKey| (key.length, u128::from_be_bytes(bytemuck::cast(key.address)));
         self.0 = entries.iter().map(|entry| (place(entry.key), entry.listed)).collect();
+    }
+
+    /// See [`ListTable::entries`].
+    pub(super) fn entries(&self) -> impl Iterator<Item = ListEntry> {
+        let entry = |((length, address), listed): (&(u32, u128), &Listed)| ListEntry {
+            key: ListKey { length: *length, address: bytemuck::cast(address.to_be_bytes()) },
+            listed: *listed,
+        };
+        self.0.iter().map(entry)
     }
 
     /// What is said of an address.

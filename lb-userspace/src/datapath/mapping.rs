@@ -5,7 +5,9 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Pod;
+use bytemuck::Zeroable;
 use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
+use lb_common::limiter::sample::Sampler;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A BPF array created with `BPF_F_MMAPABLE`, as words that are stored one by one while programs read or change them.
@@ -45,6 +47,11 @@ impl Mapping {
         Some(self.words().get(word)?.load(Ordering::Acquire))
     }
 
+    /// All words as they are now.
+    pub(super) fn load_all(&self) -> Vec<u64> {
+        self.words().iter().map(|word| word.load(Ordering::Acquire)).collect()
+    }
+
     /// Replaces a word if it is still `old`; says whether it was, which beyond the end it never is.
     pub(super) fn exchange(&self, word: usize, old: u64, new: u64) -> bool {
         let order = Ordering::SeqCst;
@@ -61,7 +68,7 @@ impl Drop for Mapping {
 }
 
 /// A counter row, for aya's per-CPU arrays.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Zeroable)]
 #[repr(transparent)]
 pub(super) struct Row<T>(pub(super) T);
 
@@ -73,3 +80,5 @@ unsafe impl Pod for Row<Withheld> {}
 unsafe impl Pod for Row<LimiterCounts> {}
 // SAFETY: as for `Forwarded`.
 unsafe impl Pod for Row<FlowCounts> {}
+// SAFETY: as for `Forwarded`.
+unsafe impl Pod for Row<Sampler> {}

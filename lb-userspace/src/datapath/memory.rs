@@ -7,17 +7,23 @@ use lb_common::flow::{self, Detail, Entry, FlowEvent, FlowSet as _};
 use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
-    MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet, Withheld,
+    MAX_INTERFACES, OVER_SAMPLES_ROOM, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VipKey, VipSet,
+    Withheld,
 };
 use lb_common::limiter::meter::{METERS, REGISTER_SETS};
+use lb_common::limiter::sample::{LANES, OverSample, Sampler};
 use lb_common::limiter::{LimiterEvent, WAYS};
 use lb_common::lists::{ListKey, Listed, Side};
+use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use lb_common::pipeline::{Clock, ServiceEvent, Tables};
 use lb_common::slot::Slot;
 use lb_common::verdict::REASON_COUNTERS;
 
 use super::lists::MemoryList;
-use super::{Capacity, Datapath, ListEntry, Store, Table, TableError, no_meter, settings, words_of_meter};
+use super::{
+    Capacity, Counters, Datapath, ListEntry, SampleCounts, Store, Table, TableError, no_meter, settings,
+    words_of_meter,
+};
 
 /// Tables, counters and a clock that stands still until it is set.
 #[derive(Clone)]
@@ -30,6 +36,9 @@ pub struct MemoryDatapath {
     backends: Vec<BackendEntry>,
     features: [Features; 1],
     interfaces: [InterfaceEntry; MAX_INTERFACES],
+    backend_owners: Vec<BackendOwner>,
+    service_owners: Vec<ServiceOwner>,
+    limiter_owners: Vec<LimiterOwner>,
     lists: [MemoryList; 2],
     limiters: Vec<LimiterEntry>,
     buckets: Vec<[Cell<u64>; WAYS]>,
@@ -40,6 +49,8 @@ pub struct MemoryDatapath {
     forwarded: RefCell<Vec<Forwarded>>,
     withheld: RefCell<Vec<Withheld>>,
     limiter_counts: RefCell<Vec<LimiterCounts>>,
+    samplers: [Cell<Sampler>; LANES as usize],
+    over_samples: RefCell<Vec<OverSample>>,
     reasons: RefCell<Vec<u64>>,
     now: Cell<u64>,
 }
@@ -60,6 +71,9 @@ impl MemoryDatapath {
             backends: zeros(capacity.entries(Table::Backends)),
             features: [Features::default()],
             interfaces: [InterfaceEntry::zeroed(); MAX_INTERFACES],
+            backend_owners: zeros(capacity.entries(Table::BackendOwners)),
+            service_owners: zeros(capacity.entries(Table::ServiceOwners)),
+            limiter_owners: zeros(capacity.entries(Table::LimiterOwners)),
             lists: <[MemoryList; 2]>::default(),
             limiters: zeros(capacity.entries(Table::Limiters)),
             buckets: vec![[const { Cell::new(0) }; WAYS]; capacity.bucket_sets as usize],
@@ -70,6 +84,8 @@ impl MemoryDatapath {
             forwarded: RefCell::new(zeros(capacity.backends)),
             withheld: RefCell::new(zeros(capacity.services)),
             limiter_counts: RefCell::new(zeros(capacity.limiter_counters())),
+            samplers: <[Cell<Sampler>; LANES as usize]>::default(),
+            over_samples: RefCell::default(),
             reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
             now: Cell::new(1),
         }
@@ -94,16 +110,22 @@ impl MemoryDatapath {
 
     /// Every word of the tables, for comparison.
     pub fn words(&self) -> Vec<u64> {
-        let tables: [&[u64]; 7] = [
-            cast_slice(&self.vips),
-            cast_slice(&self.services),
-            cast_slice(&self.limiters),
-            cast_slice(&self.slots),
-            cast_slice(&self.backends),
-            cast_slice(&self.features),
-            cast_slice(&self.interfaces),
-        ];
-        tables.concat()
+        Table::ALL.map(|table| self.table(table)).concat()
+    }
+
+    fn table(&self, table: Table) -> &[u64] {
+        match table {
+            Table::Vips => cast_slice(&self.vips),
+            Table::Services => cast_slice(&self.services),
+            Table::Limiters => cast_slice(&self.limiters),
+            Table::Slots => cast_slice(&self.slots),
+            Table::Backends => cast_slice(&self.backends),
+            Table::Features => cast_slice(&self.features),
+            Table::Interfaces => cast_slice(&self.interfaces),
+            Table::BackendOwners => cast_slice(&self.backend_owners),
+            Table::ServiceOwners => cast_slice(&self.service_owners),
+            Table::LimiterOwners => cast_slice(&self.limiter_owners),
+        }
     }
 }
 
@@ -125,10 +147,34 @@ impl Datapath for MemoryDatapath {
             Table::Backends => cast_slice_mut(&mut self.backends),
             Table::Features => cast_slice_mut(&mut self.features),
             Table::Interfaces => cast_slice_mut(&mut self.interfaces),
+            Table::BackendOwners => cast_slice_mut(&mut self.backend_owners),
+            Table::ServiceOwners => cast_slice_mut(&mut self.service_owners),
+            Table::LimiterOwners => cast_slice_mut(&mut self.limiter_owners),
         };
         let word = words.get_mut(store.word).ok_or_else(|| missing("memory", store.word))?;
         *word = store.value;
         Ok(())
+    }
+
+    fn contents(&self, table: Table) -> Vec<u64> {
+        self.table(table).to_vec()
+    }
+
+    fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError> {
+        Ok(self.lists[side as usize].entries().collect())
+    }
+
+    fn clear(&mut self, counters: Counters, row: u32) -> Result<(), TableError> {
+        fn zero<T: Zeroable>(rows: &mut [T], row: u32) -> Result<(), TableError> {
+            let row = rows.get_mut(row as usize).ok_or_else(|| missing("counters", row as usize))?;
+            *row = T::zeroed();
+            Ok(())
+        }
+        match counters {
+            Counters::Forwarded => zero(self.forwarded.get_mut(), row),
+            Counters::Withheld => zero(self.withheld.get_mut(), row),
+            Counters::Limiter => zero(self.limiter_counts.get_mut(), row),
+        }
     }
 
     fn fill_list(&mut self, side: Side, entries: &[ListEntry]) -> Result<(), TableError> {
@@ -185,6 +231,15 @@ impl Datapath for MemoryDatapath {
         let words = self.meters.as_flattened().get(words_of_meter(meter));
         words.ok_or_else(|| no_meter(meter))?.iter().for_each(|word| word.set(0));
         Ok(())
+    }
+
+    fn take_over_samples(&mut self) -> Vec<OverSample> {
+        self.over_samples.take()
+    }
+
+    fn sample_counts(&self) -> Result<SampleCounts, TableError> {
+        let counts = self.samplers.iter().map(Cell::get);
+        Ok(counts.fold(SampleCounts::default(), SampleCounts::and))
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, TableError> {
@@ -283,6 +338,27 @@ impl Tables for MemoryDatapath {
     fn count_limiter(&self, row: u32, event: LimiterEvent) {
         if let Some(counts) = self.limiter_counts.borrow_mut().get_mut(row as usize) {
             counts.count(event);
+        }
+    }
+
+    fn meet_over(&self, lane: u32, period: u32) -> u32 {
+        let Some(sampler) = self.samplers.get(lane as usize) else { return 0 };
+        let mut changed = sampler.get();
+        let weight = changed.meet(period, &self.settings.hash_key);
+        sampler.set(changed);
+        weight
+    }
+
+    fn tell_over(&self, lane: u32, sample: &OverSample) {
+        let mut samples = self.over_samples.borrow_mut();
+        let told = samples.len() < OVER_SAMPLES_ROOM;
+        if told {
+            samples.push(*sample);
+        }
+        if let Some(sampler) = self.samplers.get(lane as usize) {
+            let mut counted = sampler.get();
+            counted.count(told);
+            sampler.set(counted);
         }
     }
 

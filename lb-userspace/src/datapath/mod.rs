@@ -12,14 +12,21 @@ mod image;
 mod kernel;
 mod lists;
 mod mapping;
+mod maps;
 mod memory;
 pub(crate) mod object;
+pub(crate) mod pinned;
+pub(crate) mod pins;
 mod program_log;
+mod smoke;
+mod sys;
 
 pub use attach::{AttachError, AttachMode, Attachment};
 pub use image::{Changes, Image, Store};
 pub use kernel::{KernelDatapath, LoadError, MINIMUM_KERNEL, check_host};
 pub use memory::MemoryDatapath;
+pub use pins::{DEFAULT_PINS, Pins, PinsError};
+pub use smoke::SmokeError;
 
 use std::ops::Range;
 
@@ -29,7 +36,9 @@ use lb_common::layout::{
     MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
 };
 use lb_common::limiter::meter::{METERS, REGISTERS};
+use lb_common::limiter::sample::{OverSample, Sampler};
 use lb_common::lists::{ListKey, Listed, Side};
+use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use rustix::time::{ClockId, clock_getres};
 
 /// The compiled balancer program.
@@ -46,6 +55,9 @@ macro_rules! include_bytes_aligned {
     };
 }
 use include_bytes_aligned;
+
+/// The index of no interface: stands where a row of interfaces is vacant before one that is not.
+pub const NO_INTERFACE: u32 = u32::MAX;
 
 /// Prefixes that a daemon's deny and allow list together have room for.
 pub const MAX_PREFIXES: u32 = 250_000;
@@ -67,9 +79,45 @@ pub enum Table {
     Features,
     /// Attached interfaces: [`InterfaceEntry`].
     Interfaces,
+    /// Whose rows of backends they are: [`BackendOwner`].
+    BackendOwners,
+    /// Whose rows of services' counters they are: [`ServiceOwner`].
+    ServiceOwners,
+    /// Whose rows of limiters' counters they are: [`LimiterOwner`].
+    LimiterOwners,
 }
 
 impl Table {
+    /// Every table.
+    pub const ALL: [Self; 10] = [
+        Self::Backends,
+        Self::Slots,
+        Self::Limiters,
+        Self::Services,
+        Self::Vips,
+        Self::Features,
+        Self::Interfaces,
+        Self::BackendOwners,
+        Self::ServiceOwners,
+        Self::LimiterOwners,
+    ];
+
+    /// Its map's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Backends => "BACKENDS",
+            Self::Slots => "SLOTS",
+            Self::Limiters => "LIMITERS",
+            Self::Services => "SERVICES",
+            Self::Vips => "VIPS",
+            Self::Features => "FEATURES",
+            Self::Interfaces => "INTERFACES",
+            Self::BackendOwners => "BACKEND_OWNERS",
+            Self::ServiceOwners => "SERVICE_OWNERS",
+            Self::LimiterOwners => "LIMITER_OWNERS",
+        }
+    }
+
     /// 64-bit words of one entry.
     pub const fn entry_words(self) -> usize {
         let bytes = match self {
@@ -80,6 +128,9 @@ impl Table {
             Self::Vips => size_of::<VipSet>(),
             Self::Features => size_of::<Features>(),
             Self::Interfaces => size_of::<InterfaceEntry>(),
+            Self::BackendOwners => size_of::<BackendOwner>(),
+            Self::ServiceOwners => size_of::<ServiceOwner>(),
+            Self::LimiterOwners => size_of::<LimiterOwner>(),
         };
         bytes / size_of::<u64>()
     }
@@ -129,9 +180,10 @@ impl Capacity {
     /// Entries of a table.
     pub const fn entries(&self, table: Table) -> u32 {
         match table {
-            Table::Backends => self.backends,
+            Table::Backends | Table::BackendOwners => self.backends,
             Table::Slots => self.slots.div_ceil(SLOTS_PER_LINE),
-            Table::Limiters => self.limiters,
+            Table::Limiters | Table::LimiterOwners => self.limiters,
+            Table::ServiceOwners => self.services,
             Table::Services => self.service_entries,
             Table::Vips => VIP_SETS,
             Table::Features => 1,
@@ -142,6 +194,19 @@ impl Capacity {
     /// Prefixes that both lists together have room for: one entry may say that those of IPv6 say nothing about IPv4.
     pub const fn prefixes(&self) -> u32 {
         self.lists.saturating_sub(1)
+    }
+
+    /// Whether tables of this capacity do where another one is wanted: only of flows more is not as good.
+    pub fn covers(&self, wanted: &Self) -> bool {
+        self.services >= wanted.services
+            && self.service_entries >= wanted.service_entries
+            && self.slots >= wanted.slots
+            && self.backends >= wanted.backends
+            && self.limiters >= wanted.limiters
+            && self.lists >= wanted.lists
+            && self.bucket_sets == wanted.bucket_sets
+            && self.flow_sets == wanted.flow_sets
+            && self.fragment_sets == wanted.fragment_sets
     }
 
     /// Rows of limiters' counters: those of the meters, then one for each limiter.
@@ -156,12 +221,40 @@ impl Capacity {
 }
 
 /// One entry of a table of deny and allow lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListEntry {
     /// Which sources.
     pub key: ListKey,
     /// What is said of them, unless a longer prefix says something else.
     pub listed: Listed,
+}
+
+/// Counters that come in rows, each of which has an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counters {
+    /// [`Forwarded`], of a backend.
+    Forwarded,
+    /// [`Withheld`], of a service.
+    Withheld,
+    /// [`LimiterCounts`], of a limiter.
+    Limiter,
+}
+
+/// What became of the samples of packets over limits, all CPUs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SampleCounts {
+    /// Samples that were there to be fetched.
+    pub told: u64,
+    /// Samples for which there was no room, since nobody fetched those before.
+    pub lost: u64,
+}
+
+impl SampleCounts {
+    /// With those of one CPU and lane.
+    #[must_use]
+    fn and(self, Sampler { told, lost, .. }: Sampler) -> Self {
+        Self { told: self.told + told, lost: self.lost + lost }
+    }
 }
 
 /// What went wrong while reading or writing a table.
@@ -181,13 +274,23 @@ pub trait Datapath: Send {
     /// How much the tables hold.
     fn capacity(&self) -> Capacity;
 
-    /// Indices of the interfaces that have rows of their own, the first of which is row 1.
+    /// Indices of the interfaces that have rows of their own, the first of which is row 1; [`NO_INTERFACE`] where a row is
+    /// nobody's.
     fn interfaces(&self) -> &[u32] {
         &[]
     }
 
     /// Stores one word; packets see either the old one or the new one.
     fn store(&mut self, store: Store) -> Result<(), TableError>;
+
+    /// Every word of a table, as it is now.
+    fn contents(&self, table: Table) -> Vec<u64>;
+
+    /// What a table of deny and allow lists holds, in any order.
+    fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError>;
+
+    /// Sets a row of counters to zero, in which nobody counts.
+    fn clear(&mut self, counters: Counters, row: u32) -> Result<(), TableError>;
 
     /// Waits until no packet is under way that may have seen a word replaced before this call.
     fn settle(&mut self);
@@ -223,6 +326,11 @@ pub trait Datapath: Send {
 
     /// Lowers all registers of a meter, which no packet asks.
     fn clear_meter(&mut self, meter: u32) -> Result<(), TableError>;
+    /// Fetches what the program has told of packets over limits since the last call.
+    fn take_over_samples(&mut self) -> Vec<OverSample>;
+
+    /// What became of all such samples so far.
+    fn sample_counts(&self) -> Result<SampleCounts, TableError>;
 
     /// What the flow table had to say to packets, all CPUs together.
     fn flow_counts(&self) -> Result<FlowCounts, TableError>;

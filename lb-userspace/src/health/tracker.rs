@@ -29,6 +29,11 @@ impl HealthTracker {
         Self { rise: rise.max(1), fall: fall.max(1), health: Health::Up, decided: false, contradictions: 0 }
     }
 
+    /// A backend whose health is known already: it takes as many results in a row as later to change it.
+    pub fn known(rise: u32, fall: u32, health: Health) -> Self {
+        Self { health, decided: true, ..Self::new(rise, fall) }
+    }
+
     /// The health as of the last result.
     pub fn health(&self) -> Health {
         self.health

@@ -11,14 +11,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lb_common::answer;
-use lb_common::layout::{LimiterEntry, LimiterRows, VipKey};
+use lb_common::layout::{LimiterEntry, LimiterRows, MAX_LIMITERS, VipKey};
 use lb_common::limiter::meter::METERS;
 use lb_common::limiter::{Sets, WINDOW_RANGES};
+use lb_common::owner::LimiterOwner;
 use lb_common::wire::Ipv6Address;
 
 use super::PlacementError;
+use super::adopt::name_digest;
 use super::ranges::{Range, Ranges};
-use crate::datapath::Capacity;
+use crate::datapath::{Capacity, Image};
 use crate::model::{Action, Limit, LimiterKey, Policy, Scope, Service, Services, Shape, Unit};
 
 /// The longest kernel tick (`CONFIG_HZ=100`): a burst that covers two of them does with the coarse clock.
@@ -45,6 +47,18 @@ impl Meaning {
     }
 }
 
+impl Meaning {
+    /// Its upper 24 bits. A name that is changed here costs the buckets there are, no more.
+    fn digest(self) -> u32 {
+        (name_digest(&format!("{self:?}")) >> 32) as u32 & !0xff
+    }
+}
+
+fn key_digest(key: &LimiterKey) -> u64 {
+    // No service's name has a space.
+    name_digest(&format!("{} {}", key.service.as_deref().unwrap_or("*"), key.name))
+}
+
 /// Whether the timer's ticks are too coarse for a limiter.
 pub fn needs_exact_clock(limit: &Limit) -> bool {
     !limit.rule().covers(LONGEST_TICK_NS)
@@ -52,7 +66,8 @@ pub fn needs_exact_clock(limit: &Limit) -> bool {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Placed {
-    meaning: Meaning,
+    /// `None` if it is not what the limiter is wanted to mean.
+    meaning: Option<Meaning>,
     salt: u32,
     counters: Range,
     /// Its range of buckets, if it has one of its own.
@@ -163,7 +178,7 @@ impl Limiters {
         given_up: &mut GivenUp,
     ) -> Result<(), PlacementError> {
         let old = self.placed.get(key).copied();
-        if old.is_some_and(|old| old.meaning == meaning) {
+        if old.is_some_and(|old| old.meaning == Some(meaning)) {
             return Ok(());
         }
         let owner = key.service.as_deref().unwrap_or("*");
@@ -177,9 +192,13 @@ impl Limiters {
             Some(_) => Some(take(&mut self.free_windows, 1, owner, "window limiters")?),
             None => None,
         };
-        let salt = self.next_salt;
+        let mut salt = self.next_salt;
+        while self.placed.values().any(|placed| placed.salt == salt) {
+            salt = (salt + 1) % answer::SALT;
+        }
         self.next_salt = (salt + 1) % answer::SALT;
-        self.placed.insert(key.clone(), Placed { meaning, salt, counters, window, meter: None });
+        let placed = Placed { meaning: Some(meaning), salt, counters, window, meter: None };
+        self.placed.insert(key.clone(), placed);
         Ok(())
     }
 
@@ -213,6 +232,59 @@ impl Limiters {
         Ok(())
     }
 
+    /// Who counts in which row.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (u32, LimiterOwner)> {
+        self.placed.iter().map(|(key, placed)| {
+            let window = placed.window.map_or(0, |window| window.start + 1);
+            let meaning = placed.meaning.map_or(0, Meaning::digest) | window;
+            (placed.counters.start, LimiterOwner { name: key_digest(key), salt: placed.salt, meaning })
+        })
+    }
+
+    /// The limiters that stand in tables with this content. `rows` are those of each service that packets find.
+    pub(super) fn adopt<'n>(
+        image: &Image,
+        capacity: &Capacity,
+        services: &Services,
+        rows: impl Iterator<Item = (&'n str, LimiterRows)>,
+        salt: u32,
+    ) -> Self {
+        let mut adopted = Self { next_salt: salt % answer::SALT, ..Self::new(capacity) };
+        let wanted: BTreeMap<u64, (LimiterKey, &Limit)> =
+            services.limiters().map(|(key, limit)| (key_digest(&key), (key, limit))).collect();
+        for (row, owner) in image.limiter_owners.iter().filter(|(_, owner)| owner.name != 0) {
+            adopted.adopt_limiter(*row, owner, wanted.get(&owner.name));
+        }
+        for (service, LimiterRows { first, count }) in rows {
+            let range = Range { start: first, length: count };
+            if count > 0 && count <= MAX_LIMITERS && adopted.free_rows.claim(range) {
+                let salt_of = |row| image.limiters.get(&row).map_or(answer::SALT, |entry| entry.salt);
+                let salts = (first..first + count).map(salt_of).collect();
+                adopted.rows.insert(service.to_owned(), Rows { range, salts });
+            }
+        }
+        adopted
+    }
+
+    fn adopt_limiter(&mut self, row: u32, owner: &LimiterOwner, wanted: Option<&(LimiterKey, &Limit)>) {
+        let counters = Range { start: row, length: 1 };
+        if !self.free_counters.claim(counters) {
+            return;
+        }
+        let window = (owner.meaning & 0xff).checked_sub(1).map(|start| Range { start, length: 1 });
+        let window = window.filter(|window| self.free_windows.claim(*window));
+        let meaning = wanted.map(|(_, limit)| Meaning::of(limit));
+        let is_whole = |meaning: &Meaning| {
+            meaning.digest() == owner.meaning & !0xff && meaning.window.is_some() == window.is_some()
+        };
+        let unknown = || LimiterKey { service: None, name: format!("#{:016x}", owner.name) };
+        let key = wanted.map_or_else(unknown, |(key, _)| key.clone());
+        // What is measured begins anew with each daemon.
+        let meaning = meaning.filter(is_whole);
+        let placed = Placed { meaning, salt: owner.salt, counters, window, meter: None };
+        self.placed.insert(key, placed);
+    }
+
     /// The rows of a service.
     pub(super) fn rows(&self, service: &str) -> LimiterRows {
         let range = self.rows.get(service).map(|rows| rows.range).unwrap_or_default();
@@ -232,9 +304,10 @@ impl Limiters {
 
     fn entry(&self, key: &LimiterKey, limit: &Limit, is_ipv4: bool) -> Option<LimiterEntry> {
         let placed = self.placed.get(key)?;
+        let is_exact = needs_exact_clock(limit);
         let sets = match placed.window {
             Some(range) => Sets::of_window(self.bucket_sets, range.start),
-            None if placed.meaning.is_exact => Sets::of_nanoseconds(self.bucket_sets),
+            None if is_exact => Sets::of_nanoseconds(self.bucket_sets),
             None => Sets::of_ticks(self.bucket_sets),
         };
         let Policy { unit, scope, action, .. } = *limit.policy();
@@ -248,7 +321,7 @@ impl Limiters {
             Action::Mark => LimiterEntry::MARK,
             Action::Shadow => 0,
         };
-        let clock = if placed.meaning.is_exact { LimiterEntry::EXACT_CLOCK } else { 0 };
+        let clock = if is_exact { LimiterEntry::EXACT_CLOCK } else { 0 };
         Some(LimiterEntry {
             rule: *limit.rule(),
             mask: mask(scope, is_ipv4),

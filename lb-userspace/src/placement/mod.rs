@@ -3,6 +3,7 @@
 //! [`Placement::next`] is pure: it makes the next placement from the present one and what is wanted, or says what there is
 //! no room for. What is given up is free only in the placement after, when no packet can still be looking at it.
 
+mod adopt;
 mod limiters;
 mod lists;
 mod ranges;

@@ -39,6 +39,22 @@ impl Ranges {
         Some(Range { start, length })
     }
 
+    /// Takes exactly this run, which need not be free; says whether it was.
+    pub(crate) fn claim(&mut self, range: Range) -> bool {
+        let Range { start, length } = range;
+        let Some(end) = start.checked_add(length) else { return false };
+        let before = self.free.range(..=start).next_back().map(|(start, length)| (*start, *start + *length));
+        let Some((free_start, free_end)) = before.filter(|(_, free_end)| *free_end >= end) else {
+            return false;
+        };
+        if length > 0 {
+            self.free.remove(&free_start);
+            let rests = [(free_start, start), (end, free_end)].into_iter().filter(|(from, to)| from < to);
+            self.free.extend(rests.map(|(from, to)| (from, to - from)));
+        }
+        true
+    }
+
     /// Frees what [`Self::take`] gave.
     pub(crate) fn give(&mut self, range: Range) {
         let Range { mut start, mut length } = range;

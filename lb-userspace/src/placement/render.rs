@@ -7,12 +7,14 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use lb_common::deliver::outer_sum;
 use lb_common::layout::{
-    BY_SOURCE, BackendEntry, CLOSED, Features, GUE, LimiterRows, NAT, OUTER_IPV4, OUTER_IPV6, OuterAddresses,
-    QUIC, REPLIES, Region, ServiceEntry, ServiceKey, USABLE, VipSet,
+    BY_SOURCE, BackendEntry, CLOSED, Features, Forwarded, GUE, LimiterRows, NAT, OUTER_IPV4, OUTER_IPV6,
+    OuterAddresses, QUIC, REPLIES, Region, ServiceEntry, ServiceKey, USABLE, VipSet,
 };
-use lb_common::slot::Slot;
+use lb_common::owner::ServiceOwner;
+use lb_common::slot::{BackendId, Slot};
 use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, MacPair};
 
+use super::adopt::{backend_owner, name_digest};
 use super::{Placed, Placement, Services, endpoint_key, replying, service_key, vip_key};
 use crate::datapath::Image;
 use crate::model::{Affinity, Endpoint, ForwardMode, GUE_PORT, Service, ServiceOptions};
@@ -52,6 +54,14 @@ pub fn render<'h>(
             image.backends.insert(placed.row_of(*id), entry.unwrap_or_else(BackendEntry::zeroed));
         }
     }
+    for (name, placed) in &placement.services {
+        image.service_owners.insert(placed.id.start, service_owner(name, placed));
+        let owner = |(endpoint, id): (&Endpoint, &BackendId)| {
+            (placed.row_of(*id), backend_owner(name, *endpoint, placed.backends.start))
+        };
+        image.backend_owners.extend(placed.ids.iter().map(owner));
+    }
+    image.limiter_owners.extend(placement.limiters.owners());
     image.features.extend(features(services).map(|features| (0, features)));
     Image { slots: slots(placement), ..image }
 }
@@ -75,7 +85,7 @@ fn region(announced_vip: Option<&bool>, region: Region) -> Region {
 }
 
 /// Where a service stands in its VIP's region.
-fn index(region: Region, key: ServiceKey) -> u32 {
+pub(super) fn index(region: Region, key: ServiceKey) -> u32 {
     if key == key.any_port() { region.wildcard(key) } else { region.index(key) }
 }
 
@@ -110,6 +120,15 @@ pub fn deliverable(mode: ForwardMode, hop: &NextHop) -> Result<(), String> {
             "it is behind the router {gateway}, and dsr-l2 reaches only backends on a link of this host: use ipip"
         )),
         _ => Ok(()),
+    }
+}
+
+fn service_owner(name: &str, placed: &Placed) -> ServiceOwner {
+    ServiceOwner {
+        name: name_digest(name),
+        backends: placed.backends.length,
+        slots: placed.range.length,
+        retired: Forwarded::zeroed(),
     }
 }
 

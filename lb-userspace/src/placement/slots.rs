@@ -49,9 +49,18 @@ pub(super) struct Slots {
     /// When each moving slot started to move, in nanoseconds of the flows' clock; empty if none moves.
     since: Arc<[u64]>,
     moving: usize,
+    /// The words were found in the tables, and nobody knows what table they follow.
+    found: bool,
 }
 
 impl Slots {
+    /// Slots as they were found in the tables. Their moves are taken to begin now.
+    pub(super) fn adopted(words: &[Slot]) -> Self {
+        let moves = |slot: &Slot| if slot.is_moving() { UNPUBLISHED } else { 0 };
+        let since = words.iter().map(moves).collect();
+        Self { found: true, ..Self::default() }.with_words(words.to_vec(), since)
+    }
+
     /// The slots when `candidates` share them and the backends in `alive` can be reached.
     ///
     /// * They follow the table by [`Slot::advance`], so that flows stay where they are.
@@ -61,7 +70,7 @@ impl Slots {
     pub(super) fn next(&self, candidates: Vec<Candidate>, alive: Ids, size: TableSize) -> Self {
         let kept = self.words.len() == size.slots() as usize;
         let same_size = kept || self.words.is_empty();
-        let same_table = same_size && candidates == self.candidates;
+        let same_table = same_size && !self.found && candidates == self.candidates;
         if same_table && alive == self.alive {
             return self.clone();
         }

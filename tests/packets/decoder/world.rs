@@ -147,7 +147,9 @@ fn load() -> Result<KernelDatapath> {
         .map(|backend| (backend.endpoint.address, next_hop(backend.endpoint.address)))
         .collect();
     let mut image = render(&placement, &services, |address| hops.get(&address));
-    image.interfaces.insert(ROW, InterfaceEntry { mac: Mac::new(INGRESS_MAC), known: 1 });
+    image
+        .interfaces
+        .insert(ROW, InterfaceEntry { mac: Mac::new(INGRESS_MAC), known: 1, index: INGRESS, reserved: 0 });
     let mut datapath = KernelDatapath::load(key(), CAPACITY, &[INGRESS])?;
     apply(&mut datapath, &Image::default(), &image)?;
     Ok(datapath)

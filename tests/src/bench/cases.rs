@@ -59,6 +59,7 @@ const MOVING: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 14));
 const GUE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 15));
 const NAT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 16));
 const LISTED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 17));
+const OVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 18));
 const IPIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11));
 
 const HOT: u64 = 1;
@@ -91,6 +92,7 @@ pub(super) fn all() -> Vec<Case> {
         tunnelled("limiter_hot", LIMITED, HOT, TCP_ACK),
         tunnelled("limiter_exact_hot", LIMITED_EXACTLY, HOT, TCP_ACK),
         tunnelled("limiter_spoofed_flood", LIMITED, FLOOD, TCP_ACK),
+        case("limited_hot", Some("pass_floor"), OVER, HOT, TCP_ACK, DROP, false),
         case("denied_hot", Some("pass_floor"), LISTED, HOT, TCP_ACK, DROP, false),
         case("denied_flood", Some("pass_floor"), LISTED, FLOOD, TCP_ACK, DROP, false),
         case("v6_established_hot", Some("encap40_floor"), IPIP6, HOT, TCP_ACK, TRANSMIT, true),
@@ -190,6 +192,8 @@ fn services() -> Result<Services> {
         service(LISTED, ForwardMode::Ipip, Vec::new())?,
         service(LIMITED, ForwardMode::Ipip, vec![limit(10_000_000)?])?,
         service(LIMITED_EXACTLY, ForwardMode::Ipip, vec![limit(100)?])?,
+        // One packet a second, and so next to none.
+        service(OVER, ForwardMode::Ipip, vec![Limit::try_new("source", packets_per_source(1, 1))?])?,
     ];
     Ok(some.into_iter().map(|service| (service.name.clone(), service)).collect())
 }

@@ -96,8 +96,8 @@ impl Tally {
     }
 
     /// Packets a second, on average.
-    pub fn rate(&self) -> f64 {
-        self.sent as f64 / self.took.as_secs_f64()
+    pub fn rate(&self) -> u64 {
+        self.sent * 1000 / u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
-use crate::model::{Affinity, ForwardMode, Protocol, Weight};
-use crate::view::{BackendState, OptionsView, SlotsView};
+use crate::model::{Action, Affinity, ForwardMode, Protocol, Weight};
+use crate::view::{BackendState, LimitedSource, OptionsView, SamplesView, SlotsView};
 
 fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
     ServiceView {
@@ -73,6 +73,7 @@ fn status_shows_what_is_well_and_what_is_not() {
         services: vec![service("web", 3, 3_810_000), service("api", 2, 0)],
         flows: FlowsView { remembered: 1_204, capacity: 1_048_576, ..FlowsView::default() },
         lists: ListsView { denied: 1_204, allowed: 3, capacity: 250_000 },
+        limiter_samples: SamplesView::default(),
         warnings: vec!["service api: 1 of 3 backends down".to_owned()],
     };
     let expected = "\
@@ -137,6 +138,46 @@ BACKEND           STATE          HEALTH     WEIGHT   SHARE  PACKETS  BYTES  SINC
 [2001:db8::1]:80  ready          unchecked   0/100   0.0 %    92.1k  12.3M  -      no route                  -
 ";
     assert_eq!(backends(&views), expected);
+}
+
+#[test]
+fn who_is_limited_is_a_table_and_a_sum() {
+    let one = |source: Option<&str>, service: Option<&str>, action| LimitedSource {
+        source: source.map(str::to_owned),
+        packets_per_second: 1_204.5,
+        uncertainty: 20.25,
+        service: service.map(str::to_owned),
+        limiter: "flood".to_owned(),
+        action,
+    };
+    let mut view = LimitedView {
+        seconds: 15.2,
+        packets_per_second: 92_100.0,
+        samples: 1_000,
+        samples_lost: 1_500,
+        sources_total: 7,
+        sources: vec![
+            one(Some("198.51.100.7"), Some("web"), Action::Drop),
+            one(Some("2001:db8:1::/48"), None, Action::Mark),
+            one(None, Some("web"), Action::Shadow),
+            one(None, None, Action::Drop),
+        ],
+    };
+    let expected = "\
+SOURCE              RATE   +/-  SERVICE  LIMITER  ACTION
+198.51.100.7       1.21k  20.2  web      flood    drop
+2001:db8:1::/48    1.21k  20.2  *        flood    mark
+the whole service  1.21k  20.2  web      flood    shadow
+all services       1.21k  20.2  *        flood    drop
+92.1k packets/s over limits in the last 15 s; 3 more not shown
+! 1 500 samples were lost: rates are higher than shown
+";
+    assert_eq!(limited(&view), expected);
+    (view.samples_lost, view.sources) = (0, Vec::new());
+    let expected = "92.1k packets/s over limits in the last 15 s, of so many sources that none stands out.\n";
+    assert_eq!(limited(&view), expected);
+    view.packets_per_second = 0.0;
+    assert_eq!(limited(&view), "Nothing was over a limit in the last 15 s.\n");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::parse_text;
+use crate::config::{OnExit, parse_text};
 use crate::model::{
     Action, Endpoint, ForwardMode, Policy, Port, Prefix, Protocol, Scope, Services, Shape, Unit, Weight,
 };
@@ -199,6 +199,8 @@ fn settings() -> DaemonSettings {
         state: "/var/lib/lb".into(),
         hash_key: Some("/etc/lb/hash.key".into()),
         flows: 5_000,
+        on_exit: OnExit::Detach,
+        pins: "/sys/fs/bpf/lb".into(),
     }
 }
 

@@ -18,7 +18,9 @@ impl<D: Datapath> Core<D> {
         desired: Desired,
         generation: u64,
     ) -> Result<(), ReconcileError> {
-        self.transact(desired)?;
+        self.begun = true;
+        let listed = !self.adopt_lists(&desired.lists)?;
+        self.replace(desired, listed)?;
         self.generation = generation;
         Ok(())
     }
@@ -36,10 +38,15 @@ impl<D: Datapath> Core<D> {
     ///
     /// New lists are filled into the table that no packet asks, so that one step makes packets see all of the change.
     pub(in crate::controller) fn transact(&mut self, desired: Desired) -> Result<Moves, ReconcileError> {
+        let listed = desired.lists != self.lists;
+        self.replace(desired, listed)
+    }
+
+    /// [`Self::transact`], with other lists than the tables hold if `listed`.
+    fn replace(&mut self, desired: Desired, listed: bool) -> Result<Moves, ReconcileError> {
         let Desired { services, lists } = desired;
         self.check_room(&lists)?;
         let asked = self.side;
-        let listed = lists != self.lists;
         if listed {
             self.side = fill_lists(&mut self.datapath, asked, &lists)?;
         }

@@ -15,6 +15,7 @@ use crate::view::Applied;
 
 mod faults;
 mod histories;
+mod limited;
 mod lists;
 mod phases;
 mod racing;

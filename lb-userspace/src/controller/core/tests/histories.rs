@@ -23,6 +23,8 @@ enum Step {
     End(Vec<prop::sample::Index>),
     Wait(u64),
     Sweep,
+    Restart,
+    Kill(usize, Box<Step>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -43,6 +45,15 @@ fn step() -> impl Strategy<Value = Step> {
         2 => some().prop_map(Step::End),
         4 => (1u64..40).prop_map(Step::Wait),
         4 => Just(Step::Sweep),
+        2 => Just(Step::Restart),
+    ]
+}
+
+/// A step, now and then with a daemon that does not survive it.
+fn mortal_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => step(),
+        1 => (0usize..60, step()).prop_map(|(stores, step)| Step::Kill(stores, Box::new(step))),
     ]
 }
 
@@ -71,7 +82,13 @@ fn take(world: &mut World, step: &Step) {
         }
         Step::Talk(_) | Step::End(_) => {}
         Step::Wait(seconds) => (0..*seconds).for_each(|_| world.wait_a_second()),
-        Step::Sweep => world.core.sweep().unwrap(),
+        Step::Sweep => world.sweep(),
+        Step::Restart => world.restart(),
+        Step::Kill(stores, step) => {
+            world.kill_after = Some(*stores);
+            take(world, step);
+            world.kill_after = None;
+        }
     }
 }
 
@@ -87,6 +104,22 @@ proptest! {
         if let Some(seconds) = slow_start {
             world.start_slowly(seconds);
         }
+        for step in &history {
+            take(&mut world, step);
+            prop_assume!(world.evicted() == 0);
+            let mistakes = world.mistakes();
+            prop_assert!(mistakes.is_empty(), "after {:?}: {}", step, mistakes.join("\n"));
+        }
+    }
+}
+
+proptest! {
+    /// The daemon is killed between two stores now and then, and another one goes on.
+    #[test]
+    fn no_live_flow_notices_that_the_daemon_is_killed(
+        history in prop::collection::vec(mortal_step(), 1..60), seed: u64, odds in 0usize..6,
+    ) {
+        let mut world = World::new(31, 128, odds, seed);
         for step in &history {
             take(&mut world, step);
             prop_assume!(world.evicted() == 0);

@@ -134,13 +134,15 @@ pub(super) struct Racing {
     pub(super) inner: MemoryDatapath,
     pub(super) traffic: RefCell<Traffic>,
     odds: usize,
+    /// Stores until the daemon is killed, if it is going to be.
+    pub(super) life: Option<usize>,
 }
 
 impl Racing {
     /// Something happens at one of `odds` steps of the daemon, never if 0.
     pub(super) fn new(inner: MemoryDatapath, odds: usize, seed: u64) -> Self {
         let traffic = Traffic { random: seed | 1, ..Traffic::default() };
-        Self { inner, traffic: RefCell::new(traffic), odds }
+        Self { inner, traffic: RefCell::new(traffic), odds, life: None }
     }
 
     /// Something happens between two steps of the daemon.
@@ -274,7 +276,14 @@ impl Double for Racing {
 
     fn on_store(&mut self, store: Store) -> Result<(), TableError> {
         self.race();
-        self.inner.store(store)
+        match &mut self.life {
+            Some(0) => Err(TableError { table: "test", entry: 0, reason: "the daemon is dead".to_owned() }),
+            Some(left) => {
+                *left -= 1;
+                self.inner.store(store)
+            }
+            None => self.inner.store(store),
+        }
     }
 
     fn on_settle(&mut self) {
@@ -294,6 +303,6 @@ impl Double for Racing {
 
     fn on_forget(&mut self, place: usize, entry: Entry) -> bool {
         self.race();
-        self.inner.forget(place, entry)
+        self.life != Some(0) && self.inner.forget(place, entry)
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct World {
     members: [[Member; BACKENDS as usize]; SERVICES.len()],
     lost: BTreeSet<u8>,
     since_sweep: u64,
+    /// Stores that the daemon does not survive when it is next at work, if any.
+    pub(super) kill_after: Option<usize>,
 }
 
 impl World {
@@ -75,7 +77,7 @@ impl World {
         for of_service in &mut members {
             of_service[..2].fill(Member { present: true, ..Member::default() });
         }
-        let mut world = Self { core, members, lost: BTreeSet::new(), since_sweep: 0 };
+        let mut world = Self { core, members, lost: BTreeSet::new(), since_sweep: 0, kill_after: None };
         world.look_around();
         world.core.open();
         world
@@ -119,7 +121,50 @@ impl World {
     }
 
     fn change(&mut self, change: Change) {
-        self.with_deaths(|world| world.core.change(change)).unwrap();
+        self.with_deaths(|world| {
+            let wanted = Edited::by(&world.core.desired(), change.clone()).unwrap().desired.services;
+            world.mortally(|core| core.change(change).map(drop).map_err(drop), wanted);
+        });
+    }
+
+    /// Does something with a daemon that may be killed meanwhile, and is followed by one that wants these services.
+    fn mortally(&mut self, act: impl FnOnce(&mut Core<Racing>) -> Result<(), ()>, wanted: Services) {
+        self.tables().life = self.kill_after.take();
+        let done = act(&mut self.core);
+        let killed = std::mem::take(&mut self.tables().life) == Some(0);
+        assert!(done.is_ok() || killed);
+        if killed {
+            self.restart_for(wanted);
+        }
+    }
+
+    /// The daemon ends, however that is, and another one takes its place.
+    pub(super) fn restart(&mut self) {
+        let before = self.tables().inner.words();
+        let moving = self.core.has_moving_slots();
+        let services = self.core.services.clone();
+        // A daemon does not know what time had done to backends before it: drains begin anew, and slow starts are over.
+        let takes_time = |service: &Service| {
+            let ends = |backend: &Backend| service.drain_timeout(backend.admin).is_some();
+            service.options.slow_start.is_some() || service.backends.iter().any(ends)
+        };
+        let stays = !services.values().any(takes_time);
+        self.restart_for(services);
+        if stays {
+            assert_eq!(self.core.has_moving_slots(), moving);
+            assert!(self.tables().inner.words() == before, "there was nothing to store");
+        }
+    }
+
+    fn restart_for(&mut self, services: Services) {
+        let nothing =
+            Capacity { slots: 16, backends: 1, flow_sets: 1, service_entries: 1, ..self.tables().capacity() };
+        let nobody = Core::new(Racing::new(MemoryDatapath::new(hash_key([0; 16]), nothing, &[]), 0, 1));
+        let Core { datapath, next_hops, .. } = std::mem::replace(&mut self.core, nobody);
+        self.core = Core::resume(datapath, services.clone());
+        self.core.set_next_hops(next_hops).unwrap();
+        self.core.begin(Desired { services, ..Desired::default() }, 1).unwrap();
+        self.core.open();
     }
 
     pub(super) fn add(&mut self, service: usize, last: u8) {
@@ -183,8 +228,14 @@ impl World {
             let endpoint = member_backend(service, last, 0).endpoint;
             let target = CheckTarget { service: SERVICES[service].0.to_owned(), endpoint };
             let report = || CheckReport { target: target.clone(), ..checked(last, passes) };
-            let reports = (0..3).map(|_| report()).collect();
-            self.with_deaths(|world| world.core.record(reports)).unwrap();
+            let reports: Vec<_> = (0..3).map(|_| report()).collect();
+            let services = self.core.services.clone();
+            self.with_deaths(|world| {
+                world.mortally(|core| core.record(reports).map_err(drop), services);
+                let again =
+                    (0..3).map(|_| CheckReport { target: target.clone(), ..checked(last, passes) }).collect();
+                world.core.record(again).unwrap();
+            });
         }
     }
 
@@ -296,6 +347,12 @@ impl World {
             }
         }
         mistakes
+    }
+
+    /// The janitor comes by.
+    pub(super) fn sweep(&mut self) {
+        let services = self.core.services.clone();
+        self.mortally(|core| core.sweep().map_err(drop), services);
     }
 
     /// The backend to which the service's Maglev table sends a flow, live or not.
