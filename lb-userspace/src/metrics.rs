@@ -17,8 +17,8 @@ use crate::api::{Control, serve_http};
 use crate::controller::ChangeError;
 use crate::model::Action;
 use crate::view::{
-    BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, ListsView, SamplesView, ServiceView,
-    Status,
+    BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, ListsView, SamplesView,
+    ServiceView, Status,
 };
 
 /// Why the metrics cannot be served.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange, SuggestionQuery};
 use crate::model::ListName;
 use crate::view::{
-    Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, LimitedView, PrefixList, Status,
-    Suggestion,
+    Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, LimitedView, PrefixList,
+    Status, Suggestion,
 };
 
 /// The controller as its users see it; tests put a double in its place.

@@ -11,8 +11,8 @@ use super::units::{count, duration, grouped, moment, percent, plural, rate, shar
 use crate::config::Config;
 use crate::decap::InterfaceReport;
 use crate::view::{
-    Applied, BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, LimitedView, ListsView,
-    PrefixList, ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
+    Applied, BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, LimitedView,
+    ListsView, PrefixList, ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
 };
 
 mod config;
