@@ -53,6 +53,11 @@ pub struct Sources {
 impl Sources {
     /// The flows of a busy server, and few enough for a table of connections of any size.
     pub const BUSY: Self = Self { first: Ipv4Addr::new(10, 200, 0, 0), bits: 12 };
+
+    /// The addresses: one of them, and how many of its bits all of them share.
+    pub const fn prefix(self) -> (Ipv4Addr, u32) {
+        (self.first, u32::BITS - self.bits)
+    }
 }
 
 /// Where a stream enters the network, and as what it is to arrive.
@@ -66,7 +71,9 @@ pub struct Route {
     pub sources: Sources,
     /// The address it is for.
     pub vip: Ipv4Addr,
-    /// The address in the outermost header when it arrives, and how many of its bits matter.
+    /// The source in the outermost header when it arrives, and how many of its bits matter.
+    pub arrives_from: (Ipv4Addr, u32),
+    /// The same of the destination.
     pub arrives_at: (Ipv4Addr, u32),
 }
 
@@ -193,14 +200,13 @@ impl Route {
     }
 
     fn receipt(&self) -> Receipt {
-        let (address, bits) = self.arrives_at;
-        let mask = |bits: u32| u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-        let Sources { first, bits: own } = self.sources;
+        let mask = |bits: u32| u32::MAX.checked_shl(u32::BITS - bits).unwrap_or(0);
+        let [(source, source_bits), (destination, bits)] = [self.arrives_from, self.arrives_at];
         Receipt {
-            destination: address.into(),
+            destination: destination.into(),
             mask: mask(bits),
-            source: first.into(),
-            source_mask: mask(32 - own),
+            source: source.into(),
+            source_mask: mask(source_bits),
             ..Receipt::zeroed()
         }
     }
@@ -236,6 +242,7 @@ mod tests {
             macs: [[2; 6]; 2],
             sources: Sources::BUSY,
             vip: Ipv4Addr::LOCALHOST,
+            arrives_from: Sources::BUSY.prefix(),
             arrives_at: (Ipv4Addr::new(10, 0, 1, 0), bits),
         };
         assert_eq!(route(32).receipt().mask, 0xffff_ffff);

@@ -60,7 +60,8 @@ impl CountedStream {
         let macs = [mac(lab, client, "eth0")?, mac(lab, Node::Balancer, &client.to_string())?];
         let ifindex = index(lab, client, "eth0")?;
         let Self { sources, vip, .. } = self;
-        let route = Route { ifindex, macs, sources, vip, arrives_at: (vip, 32) };
+        let route =
+            Route { ifindex, macs, sources, vip, arrives_from: sources.prefix(), arrives_at: (vip, 32) };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = lab.namespace(client).spawn(move || self.flow(&mut traffic, &route, &stopped));

@@ -73,8 +73,11 @@ impl Contender {
             Self::Onward => (Link::Balanced, ONWARD, (ONWARD, 32)),
             Self::Nftables => (Link::Routed, ROUTED, Link::Onward.subnet()),
         };
+        // A tunnel's packets come from the balancer itself.
+        let sources = Sources::BUSY;
+        let arrives_from = if self == Self::Ipip { (link.gateway(), 32) } else { sources.prefix() };
         let macs = [link.far_mac(), link.near_mac()];
-        Ok(Route { ifindex: network.far_index(link)?, macs, sources: Sources::BUSY, vip, arrives_at })
+        Ok(Route { ifindex: network.far_index(link)?, macs, sources, vip, arrives_from, arrives_at })
     }
 }
 
