@@ -155,7 +155,7 @@ fn a_daemon_is_killed_at_any_moment_of_its_changes(tools: Tools) -> Result<()> {
         let third = third.clone();
         let changing = std::thread::spawn(move || {
             // It is there if the last daemon was killed between the adding and the removal.
-            let _ = cli.run(&["backend", "remove", "held", &third]);
+            drop(cli.run(&["backend", "remove", "held", &third]));
             // The daemon does not survive one of these.
             for _ in 0..200 {
                 for verb in ["add", "drain", "remove"] {
