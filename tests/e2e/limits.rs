@@ -26,9 +26,9 @@ const BURST: u32 = 50;
 const FLOOD: Flood =
     Flood { target: SocketAddr::new(FAMILIES[0].1, ECHO_PORT), rate: 8000, duration: Duration::from_secs(2) };
 
-/// Spoofed sources a second that are asked for, and the least that every machine must reach.
-const SPOOFED: u64 = 1_000_000;
-const LEAST_SPOOFED: u64 = 100_000;
+/// Spoofed sources a second that are asked for: the aim is a million. And the least, which a machine with other work reaches too.
+const SPOOFED: u64 = 1_300_000;
+const LEAST_SPOOFED: u64 = 500_000;
 
 /// A test that is done over both families.
 type FamilyTest = fn(Tools, SocketAddr) -> Result<()>;
