@@ -4,6 +4,7 @@ mod plane;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lb_common::flow::WAYS;
 use tokio::net::TcpListener;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 use self::plane::DataPlane;
 use crate::announce::Announcer;
-use crate::api::{self, ApiSocket};
+use crate::api::{self, ApiSocket, Shared};
 use crate::config::{Config, HashKeyError, read_hash_key};
 use crate::controller::{
     Controller, ControllerError, Files, Handle, LocalVip, Start, check_no_local_vip, start_pipeline,
@@ -163,11 +164,12 @@ async fn serve(
         async move { drop(stopped.wait_for(|stopped| *stopped).await) }
     };
     let mut servers = JoinSet::new();
-    servers.spawn(api::serve(api, handle.clone(), wait()));
+    let control: Shared = Arc::new(handle);
+    servers.spawn(api::serve(api, Arc::clone(&control), wait()));
     if let Some(listener) = metrics {
-        servers.spawn(metrics::serve(listener, handle.clone(), wait()));
+        servers.spawn(metrics::serve(listener, Arc::clone(&control), wait()));
     }
-    drop(handle);
+    drop(control);
     let names: Vec<_> = attachments.iter().map(|a| format!("{} ({})", a.interface, a.mode.name())).collect();
     tracing::info!("forwarding on {}", names.join(", "));
     let result = tokio::select! {

@@ -13,7 +13,7 @@ use axum::routing::{MethodRouter, get};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
-use crate::api::{Control, serve_http};
+use crate::api::{Shared, serve_http};
 use crate::controller::ChangeError;
 use crate::model::Action;
 use crate::view::{
@@ -54,17 +54,17 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// Serves `/metrics` until `shutdown` completes.
-pub async fn serve<C: Control>(
+pub async fn serve(
     listener: TcpListener,
-    control: C,
+    control: Shared,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     serve_http(listener, router(control), shutdown).await;
 }
 
 /// `/metrics`, and a page at `/` for those who open the address in a browser.
-pub fn router<C: Control>(control: C) -> Router {
-    pages(get(scrape::<C>)).with_state(control)
+pub fn router(control: Shared) -> Router {
+    pages(get(scrape)).with_state(control)
 }
 
 /// The routes of whoever answers a scrape.
@@ -74,7 +74,7 @@ pub(crate) fn pages<S: Clone + Send + Sync + 'static>(scrape: MethodRouter<S>) -
     Router::new().route("/", get(page)).route("/metrics", scrape)
 }
 
-async fn scrape<C: Control>(State(control): State<C>) -> Response {
+async fn scrape(State(control): State<Shared>) -> Response {
     answer(collect(&control).await)
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn answer(metrics: Result<String, String>) -> Response {
     }
 }
 
-async fn collect<C: Control>(control: &C) -> Result<String, String> {
+async fn collect(control: &Shared) -> Result<String, String> {
     let status = control.status().await.map_err(|error| error.to_string())?;
     let mut backends = Vec::with_capacity(status.services.len());
     for service in &status.services {
@@ -503,7 +503,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_scrape_asks_the_controller_and_speaks_the_text_format() {
-        let answer = scrape(State(Double::default())).await;
+        let answer = scrape(State(std::sync::Arc::new(Double::default()))).await;
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()[CONTENT_TYPE], "text/plain; version=0.0.4");
         let text = axum::body::to_bytes(answer.into_body(), 65_536).await.unwrap();

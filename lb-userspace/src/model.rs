@@ -19,6 +19,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::admin::AdminState;
 pub use self::desired::Desired;
@@ -132,7 +133,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// A backend's share relative to its siblings. Zero takes no new flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Weight(pub u16);
 
@@ -143,7 +144,7 @@ impl Default for Weight {
 }
 
 /// The transport protocol of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Transmission Control Protocol, RFC 9293.
@@ -173,7 +174,7 @@ impl fmt::Display for Protocol {
 }
 
 /// How a packet travels from the balancer to the backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardMode {
     /// Rewrite the MAC addresses; the backend shares a link with the balancer and holds the VIP.
@@ -224,7 +225,7 @@ pub struct HealthCheck {
 }
 
 /// What of a flow decides about its backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Affinity {
     /// Addresses, ports and protocol: every flow by itself.

@@ -12,6 +12,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::config::{LimitKeys, show_duration};
 use crate::model::{Action, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions};
@@ -26,7 +27,7 @@ pub use self::suggestion::{Busiest, Suggestion};
 pub use self::xdp::{XdpInterface, XdpStatus};
 
 /// The daemon as a whole: `GET /v1/status`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The daemon's version.
     pub version: String,
@@ -52,7 +53,7 @@ pub struct Status {
 }
 
 /// Flows in moving slots, which have to be remembered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowsView {
     /// Flows that are remembered, to within those forgotten since the last sweep, a few seconds ago.
     pub remembered: u64,
@@ -69,7 +70,7 @@ pub struct FlowsView {
 }
 
 /// The slots of a service's table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SlotsView {
     /// Slots whose flows all belong to one backend.
     pub settled: u64,
@@ -78,7 +79,7 @@ pub struct SlotsView {
 }
 
 /// One attached interface and what happened there to packets that were not forwarded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InterfaceView {
     /// The interface's name.
     pub name: String,
@@ -93,7 +94,7 @@ pub struct InterfaceView {
 }
 
 /// How often one reason was the outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReasonCount {
     /// The reason's label, from a closed set.
     pub reason: String,
@@ -104,7 +105,7 @@ pub struct ReasonCount {
 }
 
 /// One service: an element of `GET /v1/services`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceView {
     /// The service's name.
     pub name: String,
@@ -139,7 +140,7 @@ pub struct ServiceView {
 }
 
 /// One limiter: an element of `GET /v1/limits` and of `GET /v1/services/{service}/limits`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitView {
     /// The service that has it; absent if every service has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,10 +166,11 @@ pub struct LimitView {
 }
 
 /// What of a service's options differs from the default, named and written as in the configuration; the rest is absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OptionsView {
     /// UDP port of its tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u16>, minimum = 1)]
     pub gue_port: Option<NonZeroU16>,
     /// Source of outer headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,7 +234,7 @@ impl fmt::Display for OptionsView {
 }
 
 /// What a change did: the answer to every accepted change.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Applied {
     /// The generation this change made.
     pub generation: u64,
@@ -247,7 +249,7 @@ pub struct Applied {
 }
 
 /// An answer that is not a success, as `application/problem+json` (RFC 9457).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The kind of problem in a few words.
     pub title: String,

@@ -2,70 +2,120 @@
 
 use std::time::Duration;
 
-use axum::extract::rejection::{QueryRejection, StringRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request, State};
+use axum::Json;
+use axum::extract::rejection::StringRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::problem::Body;
-use super::{Answer, Control};
+use super::openapi::Refusals;
+use super::problem::{Body, Parameters};
+use super::{Answer, Shared};
 use crate::view::{ApplyQuery, ConfigApplied, ConfigDiff, GenerationView, Problem, Rollback};
 
 /// A thousand services with a hundred backends each take 5 MiB.
 const BODY_LIMIT: usize = 64 * 1024 * 1024;
 
-pub(super) fn routes<C: Control>() -> Router<C> {
-    Router::new()
-        .route("/v1/config", get(show::<C>).put(apply::<C>))
-        .route("/v1/config/diff", post(diff::<C>))
-        .route("/v1/config/reload", post(reload::<C>))
-        .route("/v1/config/history", get(history::<C>))
-        .route("/v1/config/rollback", post(roll_back::<C>))
-        .route("/v1/config/confirm", post(confirm::<C>))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(show, apply))
+        .routes(routes!(diff))
+        .routes(routes!(reload))
+        .routes(routes!(history))
+        .routes(routes!(roll_back))
+        .routes(routes!(confirm))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 
-async fn show<C: Control>(State(control): State<C>) -> Result<Response, Problem> {
+/// The configuration that is in force, as one file.
+#[utoipa::path(
+    get, path = "/v1/config", tag = "config",
+    responses((status = OK, body = String, content_type = "application/toml"), Refusals)
+)]
+async fn show(State(control): State<Shared>) -> Result<Response, Problem> {
     Ok(([(CONTENT_TYPE, "application/toml")], control.config().await?).into_response())
 }
 
-async fn apply<C: Control>(
-    State(control): State<C>,
-    Asked(query): Asked,
+/// Puts a configuration in the place of the present one, whole or not at all.
+#[utoipa::path(
+    put, path = "/v1/config", tag = "config", params(ApplyQuery),
+    request_body(content = String, content_type = "application/toml"), responses((status = OK, body = ConfigApplied), Refusals)
+)]
+async fn apply(
+    State(control): State<Shared>,
+    Parameters(query): Parameters<ApplyQuery>,
     Text(text): Text,
 ) -> Answer<ConfigApplied> {
-    Ok(Json(control.apply_config(Some(text), within(query)).await?))
+    if text.is_empty() {
+        // Whoever forgets the body does not want every service removed.
+        return Err(Problem::bad_request("there is no configuration in the body"));
+    }
+    Ok(Json(control.apply_config(Some(text), within(query)?).await?))
 }
 
-/// An empty body stands for the files.
-async fn diff<C: Control>(State(control): State<C>, Text(text): Text) -> Answer<ConfigDiff> {
+/// What a configuration would change, and at what cost; what the daemon's files would change if the body is empty.
+#[utoipa::path(
+    post, path = "/v1/config/diff", tag = "config",
+    request_body(content = Option<String>, content_type = "application/toml"), responses((status = OK, body = ConfigDiff), Refusals)
+)]
+async fn diff(State(control): State<Shared>, Text(text): Text) -> Answer<ConfigDiff> {
     Ok(Json(control.diff_config(Some(text).filter(|text| !text.is_empty())).await?))
 }
 
-async fn reload<C: Control>(State(control): State<C>, Asked(query): Asked) -> Answer<ConfigApplied> {
-    Ok(Json(control.apply_config(None, within(query)).await?))
+/// Puts what the daemon's files say in force.
+#[utoipa::path(
+    post, path = "/v1/config/reload", tag = "config", params(ApplyQuery),
+    responses((status = OK, body = ConfigApplied), Refusals)
+)]
+async fn reload(
+    State(control): State<Shared>,
+    Parameters(query): Parameters<ApplyQuery>,
+) -> Answer<ConfigApplied> {
+    Ok(Json(control.apply_config(None, within(query)?).await?))
 }
 
-async fn history<C: Control>(State(control): State<C>) -> Answer<Vec<GenerationView>> {
+/// The generations that are kept, the oldest first.
+#[utoipa::path(
+    get, path = "/v1/config/history", tag = "config",
+    responses((status = OK, body = [GenerationView]), Refusals)
+)]
+async fn history(State(control): State<Shared>) -> Answer<Vec<GenerationView>> {
     Ok(Json(control.history().await?))
 }
 
-async fn roll_back<C: Control>(
-    State(control): State<C>,
+/// Goes back to a generation.
+#[utoipa::path(
+    post, path = "/v1/config/rollback", tag = "config",
+    request_body = Rollback, responses((status = OK, body = ConfigApplied), Refusals)
+)]
+async fn roll_back(
+    State(control): State<Shared>,
     Body(Rollback { generation }): Body<Rollback>,
 ) -> Answer<ConfigApplied> {
     Ok(Json(control.roll_back(generation).await?))
 }
 
-async fn confirm<C: Control>(State(control): State<C>) -> Answer<ConfigApplied> {
+/// Keeps a generation that waits to be confirmed.
+#[utoipa::path(
+    post, path = "/v1/config/confirm", tag = "config",
+    responses((status = OK, body = ConfigApplied), Refusals)
+)]
+async fn confirm(State(control): State<Shared>) -> Answer<ConfigApplied> {
     Ok(Json(control.confirm().await?))
 }
 
-fn within(query: ApplyQuery) -> Option<Duration> {
-    query.confirm_within.map(Duration::from_secs)
+/// The longest that a change may wait to be confirmed, in seconds: a week.
+const LONGEST_WAIT: u64 = 7 * 24 * 3600;
+
+fn within(query: ApplyQuery) -> Result<Option<Duration>, Problem> {
+    match query.confirm_within {
+        Some(seconds) if !(1..=LONGEST_WAIT).contains(&seconds) => Err(Problem::bad_request(format!(
+            "confirm_within: {seconds} is not from 1 to {LONGEST_WAIT} seconds"
+        ))),
+        within => Ok(within.map(Duration::from_secs)),
+    }
 }
 
 /// A body of text.
@@ -77,19 +127,5 @@ impl<S: Send + Sync> FromRequest<S> for Text {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let text = String::from_request(request, state).await;
         text.map(Self).map_err(|error: StringRejection| Problem::new(error.status(), error.body_text()))
-    }
-}
-
-/// The query.
-struct Asked(ApplyQuery);
-
-impl<S: Send + Sync> FromRequestParts<S> for Asked {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let query = Query::from_request_parts(parts, state).await;
-        query
-            .map(|Query(query)| Self(query))
-            .map_err(|error: QueryRejection| Problem::bad_request(error.body_text()))
     }
 }

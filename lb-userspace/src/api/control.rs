@@ -1,7 +1,9 @@
 //! What API and metrics ask of the controller.
 
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+
+use async_trait::async_trait;
 
 use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange, SuggestionQuery};
 use crate::model::ListName;
@@ -10,58 +12,47 @@ use crate::view::{
     Status, Suggestion,
 };
 
+/// What every handler has at hand.
+pub type Shared = Arc<dyn Control>;
+
 /// The controller as its users see it; tests put a double in its place.
-pub trait Control: Clone + Send + Sync + 'static {
+#[async_trait]
+pub trait Control: Send + Sync + 'static {
     /// The daemon as a whole.
-    fn status(&self) -> impl Future<Output = Result<Status, ControllerGone>> + Send;
+    async fn status(&self) -> Result<Status, ControllerGone>;
     /// The backends of one service.
-    fn backends(&self, service: &str) -> impl Future<Output = Result<Vec<BackendView>, ChangeError>> + Send;
+    async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError>;
     /// The limiters that packets of one service meet, or all there are.
-    fn limits(
-        &self,
-        service: Option<&str>,
-    ) -> impl Future<Output = Result<Vec<LimitView>, ChangeError>> + Send;
+    async fn limits(&self, service: Option<&str>) -> Result<Vec<LimitView>, ChangeError>;
     /// What limiters propose that only count.
-    fn suggestions(
-        &self,
-        query: SuggestionQuery,
-    ) -> impl Future<Output = Result<Vec<Suggestion>, ChangeError>> + Send;
+    async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError>;
     /// Who is over the limits that packets of one service meet, or over any: the first `most` sources.
-    fn limited(
-        &self,
-        service: Option<&str>,
-        most: usize,
-    ) -> impl Future<Output = Result<LimitedView, ChangeError>> + Send;
+    async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError>;
     /// Applies a change whole, or refuses it whole.
-    fn change(&self, change: Change) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
+    async fn change(&self, change: Change) -> Result<Applied, ChangeError>;
     /// The prefixes on a list.
-    fn list(&self, list: ListName) -> impl Future<Output = Result<PrefixList, ControllerGone>> + Send;
+    async fn list(&self, list: ListName) -> Result<PrefixList, ControllerGone>;
     /// Applies a change of a list whole, or refuses it whole.
-    fn change_list(&self, change: ListChange) -> impl Future<Output = Result<Applied, ChangeError>> + Send;
+    async fn change_list(&self, change: ListChange) -> Result<Applied, ChangeError>;
     /// The configuration in force, as text.
-    fn config(&self) -> impl Future<Output = Result<String, ControllerGone>> + Send;
+    async fn config(&self) -> Result<String, ControllerGone>;
     /// What a configuration, or else what the files say, would change.
-    fn diff_config(
-        &self,
-        text: Option<String>,
-    ) -> impl Future<Output = Result<ConfigDiff, ChangeError>> + Send;
+    async fn diff_config(&self, text: Option<String>) -> Result<ConfigDiff, ChangeError>;
     /// Puts a configuration, or else what the files say, in force, to be confirmed within the time given.
-    fn apply_config(
+    async fn apply_config(
         &self,
         text: Option<String>,
         confirm_within: Option<Duration>,
-    ) -> impl Future<Output = Result<ConfigApplied, ChangeError>> + Send;
+    ) -> Result<ConfigApplied, ChangeError>;
     /// The generations that are kept, the oldest first.
-    fn history(&self) -> impl Future<Output = Result<Vec<GenerationView>, ControllerGone>> + Send;
+    async fn history(&self) -> Result<Vec<GenerationView>, ControllerGone>;
     /// Goes back to a generation, or to the one before.
-    fn roll_back(
-        &self,
-        generation: Option<u64>,
-    ) -> impl Future<Output = Result<ConfigApplied, ChangeError>> + Send;
+    async fn roll_back(&self, generation: Option<u64>) -> Result<ConfigApplied, ChangeError>;
     /// Keeps a generation that waits to be confirmed.
-    fn confirm(&self) -> impl Future<Output = Result<ConfigApplied, ChangeError>> + Send;
+    async fn confirm(&self) -> Result<ConfigApplied, ChangeError>;
 }
 
+#[async_trait]
 impl Control for Handle {
     async fn status(&self) -> Result<Status, ControllerGone> {
         Self::status(self).await

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -48,6 +49,7 @@ fn check_service(service: &str) -> Result<(), ChangeError> {
     }
 }
 
+#[async_trait]
 impl Control for Double {
     async fn status(&self) -> Result<Status, ControllerGone> {
         Ok(Status {
@@ -209,7 +211,7 @@ impl Daemon {
         let (stop, stopped) = oneshot::channel::<()>();
         let double = Double::default();
         let shutdown = async { drop(stopped.await) };
-        let served = tokio::spawn(serve(socket, double.clone(), shutdown));
+        let served = tokio::spawn(serve(socket, Arc::new(double.clone()), shutdown));
         Self { folder, double, stop, served }
     }
 

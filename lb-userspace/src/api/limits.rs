@@ -2,13 +2,17 @@
 //! `/v1/limits`; what is proposed under `/v1/services/{service}/suggestions` and `/v1/suggestions`; who is over them under
 //! `/v1/limited`.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::backends::OfService;
+use super::openapi::Refusals;
 use super::problem::{Body, Parameters, Place};
-use super::{Answer, Control, apply};
+use super::{Answer, Shared, apply};
 use crate::config::{LimitKeys, Scalar, read_limit};
 use crate::controller::{Change, ChangeError, SuggestionQuery};
 use crate::suggestion::Quantile;
@@ -19,40 +23,77 @@ pub(crate) const MOST_SOURCES: u16 = 1024;
 /// As [`MOST_SOURCES`].
 pub(crate) const USUAL_SOURCES: u16 = 20;
 
-pub(super) fn routes<C: Control>() -> Router<C> {
-    let shared = put(set_shared::<C>).delete(remove_shared::<C>).get(show_shared::<C>);
-    let own = put(set_own::<C>).delete(remove_own::<C>).get(show_own::<C>);
-    Router::new()
-        .route("/v1/limits", get(list_all::<C>))
-        .route("/v1/limited", get(limited::<C>))
-        .route("/v1/limits/{name}", shared)
-        .route("/v1/services/{service}/limits", get(list_of_service::<C>))
-        .route("/v1/services/{service}/limits/{name}", own)
-        .route("/v1/suggestions", get(suggest_shared::<C>))
-        .route("/v1/services/{service}/suggestions", get(suggest::<C>))
+pub(super) fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list_all))
+        .routes(routes!(limited))
+        .routes(routes!(show_shared, set_shared, remove_shared))
+        .routes(routes!(list_of_service))
+        .routes(routes!(show_own, set_own, remove_own))
+        .routes(routes!(suggest_shared))
+        .routes(routes!(suggest))
 }
 
-async fn list_all<C: Control>(State(control): State<C>) -> Answer<Vec<LimitView>> {
+/// A limiter of all services.
+#[derive(IntoParams)]
+#[into_params(names("name"), parameter_in = Path)]
+#[expect(dead_code, reason = "it describes the parameter, which is read as text")]
+struct SharedLimiter(
+    /// The limiter's name.
+    String,
+);
+
+/// A limiter of one service.
+#[derive(IntoParams)]
+#[into_params(names("service", "name"), parameter_in = Path)]
+#[expect(dead_code, reason = "it describes the parameters, which are read as texts")]
+struct OwnLimiter(
+    /// The service's name.
+    String,
+    /// The limiter's name.
+    String,
+);
+
+/// The limiters of all services and of each.
+#[utoipa::path(
+    get, path = "/v1/limits", tag = "limits",
+    responses((status = OK, body = [LimitView]), Refusals)
+)]
+async fn list_all(State(control): State<Shared>) -> Answer<Vec<LimitView>> {
     Ok(Json(control.limits(None).await?))
 }
 
-async fn list_of_service<C: Control>(
-    State(control): State<C>,
+/// The limiters that packets of one service meet.
+#[utoipa::path(
+    get, path = "/v1/services/{service}/limits", tag = "limits", params(OfService),
+    responses((status = OK, body = [LimitView]), Refusals)
+)]
+async fn list_of_service(
+    State(control): State<Shared>,
     Place(service): Place<String>,
 ) -> Answer<Vec<LimitView>> {
     Ok(Json(control.limits(Some(&service)).await?))
 }
 
 /// The query of `/v1/limited`.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Which {
+    /// Only at limiters that packets of this service meet.
     service: Option<String>,
+    /// How many sources to tell at most; 20 if absent.
+    #[param(minimum = 1, maximum = 1024)]
     count: Option<u16>,
 }
 
-async fn limited<C: Control>(
-    State(control): State<C>,
+/// Who is over limits.
+#[utoipa::path(
+    get, path = "/v1/limited", tag = "limits", params(Which),
+    responses((status = OK, body = LimitedView), Refusals)
+)]
+async fn limited(
+    State(control): State<Shared>,
     Parameters(Which { service, count }): Parameters<Which>,
 ) -> Answer<LimitedView> {
     let count = count.unwrap_or(USUAL_SOURCES);
@@ -62,18 +103,28 @@ async fn limited<C: Control>(
     Ok(Json(control.limited(service.as_deref(), count.into()).await?))
 }
 
-async fn show_shared<C: Control>(State(control): State<C>, Place(name): Place<String>) -> Answer<LimitView> {
+/// A limiter that every service has.
+#[utoipa::path(
+    get, path = "/v1/limits/{name}", tag = "limits", params(SharedLimiter),
+    responses((status = OK, body = LimitView), Refusals)
+)]
+async fn show_shared(State(control): State<Shared>, Place(name): Place<String>) -> Answer<LimitView> {
     show(&control, None, &name).await
 }
 
-async fn show_own<C: Control>(
-    State(control): State<C>,
+/// A limiter of one service.
+#[utoipa::path(
+    get, path = "/v1/services/{service}/limits/{name}", tag = "limits", params(OwnLimiter),
+    responses((status = OK, body = LimitView), Refusals)
+)]
+async fn show_own(
+    State(control): State<Shared>,
     Place((service, name)): Place<(String, String)>,
 ) -> Answer<LimitView> {
     show(&control, Some(&service), &name).await
 }
 
-async fn show<C: Control>(control: &C, service: Option<&str>, name: &str) -> Answer<LimitView> {
+async fn show(control: &Shared, service: Option<&str>, name: &str) -> Answer<LimitView> {
     let limits = control.limits(service).await?;
     let found = limits.into_iter().find(|limit| limit.service.as_deref() == service && limit.name == name);
     let list = format!("lb limit list {}", service.unwrap_or_default());
@@ -83,30 +134,43 @@ async fn show<C: Control>(control: &C, service: Option<&str>, name: &str) -> Ans
 }
 
 /// What may stand behind the path of suggestions.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct SuggestionParameters {
+    /// The one limiter that is asked about.
     limiter: Option<String>,
+    /// Of how many sources of a hundred the proposed limiter is to limit none: from 50 to 100, else 99.9.
     quantile: Option<String>,
 }
 
-async fn suggest_shared<C: Control>(
-    State(control): State<C>,
+/// What limiters of all services propose that only count.
+#[utoipa::path(
+    get, path = "/v1/suggestions", tag = "limits", params(SuggestionParameters),
+    responses((status = OK, body = [Suggestion]), Refusals)
+)]
+async fn suggest_shared(
+    State(control): State<Shared>,
     Parameters(parameters): Parameters<SuggestionParameters>,
 ) -> Answer<Vec<Suggestion>> {
     suggestions(&control, None, parameters).await
 }
 
-async fn suggest<C: Control>(
-    State(control): State<C>,
+/// What limiters propose that only count, of those that packets of one service meet.
+#[utoipa::path(
+    get, path = "/v1/services/{service}/suggestions", tag = "limits", params(OfService, SuggestionParameters),
+    responses((status = OK, body = [Suggestion]), Refusals)
+)]
+async fn suggest(
+    State(control): State<Shared>,
     Place(service): Place<String>,
     Parameters(parameters): Parameters<SuggestionParameters>,
 ) -> Answer<Vec<Suggestion>> {
     suggestions(&control, Some(service), parameters).await
 }
 
-async fn suggestions<C: Control>(
-    control: &C,
+async fn suggestions(
+    control: &Shared,
     service: Option<String>,
     SuggestionParameters { limiter, quantile }: SuggestionParameters,
 ) -> Answer<Vec<Suggestion>> {
@@ -115,16 +179,26 @@ async fn suggestions<C: Control>(
     Ok(Json(control.suggestions(SuggestionQuery { service, limiter, quantile }).await?))
 }
 
-async fn set_shared<C: Control>(
-    State(control): State<C>,
+/// Adds or replaces a limiter that every service has.
+#[utoipa::path(
+    put, path = "/v1/limits/{name}", tag = "limits", params(SharedLimiter),
+    request_body = LimitKeys, responses((status = OK, body = Applied), Refusals)
+)]
+async fn set_shared(
+    State(control): State<Shared>,
     Place(name): Place<String>,
     Body(keys): Body<LimitKeys>,
 ) -> Answer<Applied> {
     set(&control, None, name, keys).await
 }
 
-async fn set_own<C: Control>(
-    State(control): State<C>,
+/// Adds or replaces a limiter of one service.
+#[utoipa::path(
+    put, path = "/v1/services/{service}/limits/{name}", tag = "limits", params(OwnLimiter),
+    request_body = LimitKeys, responses((status = OK, body = Applied), Refusals)
+)]
+async fn set_own(
+    State(control): State<Shared>,
     Place((service, name)): Place<(String, String)>,
     Body(keys): Body<LimitKeys>,
 ) -> Answer<Applied> {
@@ -132,8 +206,8 @@ async fn set_own<C: Control>(
 }
 
 /// The name in the path is the limiter's, whatever the body says.
-async fn set<C: Control>(
-    control: &C,
+async fn set(
+    control: &Shared,
     service: Option<String>,
     name: String,
     mut keys: LimitKeys,
@@ -146,12 +220,22 @@ async fn set<C: Control>(
     apply(control, Change::SetLimit { service, limit }).await
 }
 
-async fn remove_shared<C: Control>(State(control): State<C>, Place(name): Place<String>) -> Answer<Applied> {
+/// Removes a limiter that every service has.
+#[utoipa::path(
+    delete, path = "/v1/limits/{name}", tag = "limits", params(SharedLimiter),
+    responses((status = OK, body = Applied), Refusals)
+)]
+async fn remove_shared(State(control): State<Shared>, Place(name): Place<String>) -> Answer<Applied> {
     apply(&control, Change::RemoveLimit { service: None, name }).await
 }
 
-async fn remove_own<C: Control>(
-    State(control): State<C>,
+/// Removes a limiter of one service.
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/limits/{name}", tag = "limits", params(OwnLimiter),
+    responses((status = OK, body = Applied), Refusals)
+)]
+async fn remove_own(
+    State(control): State<Shared>,
     Place((service, name)): Place<(String, String)>,
 ) -> Answer<Applied> {
     apply(&control, Change::RemoveLimit { service: Some(service), name }).await

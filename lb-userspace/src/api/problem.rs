@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::controller::{ChangeError, ControllerGone};
 use crate::view::Problem;
@@ -28,7 +29,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, [(CONTENT_TYPE, "application/problem+json")], Json(self)).into_response()
+        (status, [(CONTENT_TYPE, super::PROBLEM)], Json(self)).into_response()
     }
 }
 
@@ -49,8 +50,7 @@ impl From<ChangeError> for Problem {
     }
 }
 
-/// A JSON body. What is malformed is a 400, whether its syntax or its fields: the caller mends both the same
-/// way.
+/// A JSON object. What is malformed is a 400, whether its syntax or its fields: the caller mends both the same way.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -58,14 +58,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let body = Json::from_request(request, state).await;
-        body.map(|Json(value)| Self(value)).map_err(|rejection: JsonRejection| match rejection.status() {
-            StatusCode::UNPROCESSABLE_ENTITY => Problem::bad_request(rejection.body_text()),
-            status => Problem::new(status, rejection.body_text()),
-        })
+        let Json(value) =
+            body.map_err(|error: JsonRejection| Problem::new(error.status(), error.body_text()))?;
+        object(value).map(Self)
     }
 }
 
-/// A JSON body that may be absent, which is the default.
+/// The same, which may be absent: then it is the default.
 pub(super) struct OptionalBody<T>(pub(super) T);
 
 impl<S: Send + Sync, T: Default + DeserializeOwned> FromRequest<S> for OptionalBody<T> {
@@ -73,14 +72,24 @@ impl<S: Send + Sync, T: Default + DeserializeOwned> FromRequest<S> for OptionalB
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, state).await;
-        let bytes = bytes.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+        let bytes = bytes.map_err(|error| Problem::new(error.status(), error.body_text()))?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
-        let body = serde_json::from_slice(&bytes);
-        body.map(Self)
-            .map_err(|error| Problem::bad_request(format!("the body is not as it should be: {error}")))
+        object(serde_json::from_slice(&bytes).map_err(|error| malformed(&error))?).map(Self)
     }
+}
+
+/// Reads an object. Serde would also take an array with a structure's fields in their order.
+fn object<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    if !value.is_object() {
+        return Err(malformed(&"it is not an object"));
+    }
+    serde_json::from_value(value).map_err(|error| malformed(&error))
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> Problem {
+    Problem::bad_request(format!("the body is not as it should be: {error}"))
 }
 
 /// The parameters of a path.
@@ -111,7 +120,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
 }
 
 pub(super) async fn unknown_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}; start at /v1/status", uri.path()))
+    nothing_at(&uri)
+}
+
+pub(super) fn nothing_at(uri: &Uri) -> Problem {
+    let detail = format!("there is nothing at {}; {} tells what there is", uri.path(), super::openapi::PATH);
+    Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
 pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {

@@ -12,9 +12,9 @@ use super::*;
 use crate::client::{Client, ClientError};
 use crate::config::packets_per_source;
 use crate::controller::ListAction;
-use crate::model::{AdminState, Limit, Weight};
+use crate::model::{AdminState, Limit, ListName, Weight};
 use crate::suggestion::Quantile;
-use crate::view::{DrainBackend, PrefixList};
+use crate::view::{AddBackend, DrainBackend, PrefixList, SetBackend};
 
 fn endpoint(text: &str) -> Endpoint {
     text.parse().unwrap()
@@ -230,7 +230,7 @@ async fn requests_that_no_handler_sees_are_problems_too() {
         ("GET", "/v1/limited?limit=5", json, "", 400, "unknown field `limit`"),
         ("GET", "/v1/limited?service=a%2Fb", json, "", 404, "there is no service \"a/b\""),
         ("POST", "/v1/limited", json, "", 405, "/v1/limited does not take POST"),
-        ("GET", "/v2", json, "", 404, "there is nothing at /v2; start at /v1/status"),
+        ("GET", "/v2", json, "", 404, "there is nothing at /v2; /v1/openapi.json tells what there is"),
         (
             "PUT",
             "/v1/status",

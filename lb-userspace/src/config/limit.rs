@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::document::Node;
 use super::rules::check_name;
@@ -33,7 +34,7 @@ const DEFAULT_PREFIX6: u8 = 64;
 const MAX_BURST: i64 = 1_000_000_000;
 
 /// A value of a key: a text or a whole number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Scalar {
     /// A whole number.

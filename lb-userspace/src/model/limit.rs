@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lb_common::limiter::rule::{Algorithm, HORIZON_NS, MAX_RATE, Rule, RuleError, SHORTEST_WINDOW_NS};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Protocol, Service};
 use crate::config::{show_bits, show_duration};
@@ -78,7 +79,7 @@ pub enum Shape {
 }
 
 /// What is done with packets that are too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// They are dropped.

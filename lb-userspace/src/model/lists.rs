@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::Deserialize;
+use utoipa::ToSchema;
+
 use super::Prefix;
 
 /// Which list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum ListName {
     /// Sources whose packets are dropped.
     Deny,

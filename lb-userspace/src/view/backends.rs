@@ -1,11 +1,12 @@
 //! What is told of one backend, and what can be asked of it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::{AdminState, Weight};
 
 /// What the operator asked of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
     /// To take traffic while it is healthy.
@@ -38,7 +39,7 @@ impl From<AdminState> for BackendState {
 }
 
 /// A backend's health as the checks see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
     /// No check is configured: believed well.
@@ -50,7 +51,7 @@ pub enum HealthState {
 }
 
 /// One backend: an element of `GET /v1/services/{service}/backends`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BackendView {
     /// `ADDRESS:PORT`.
     pub address: String,
@@ -82,7 +83,7 @@ pub struct BackendView {
 }
 
 /// The body of `POST /v1/services/{service}/backends`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddBackend {
     /// `ADDRESS:PORT`.
@@ -93,7 +94,7 @@ pub struct AddBackend {
 }
 
 /// The body of `PATCH /v1/services/{service}/backends/{address}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetBackend {
     /// Its share relative to its siblings.
@@ -101,7 +102,7 @@ pub struct SetBackend {
 }
 
 /// The body of `POST /v1/services/{service}/backends/{address}/drain`; it may be absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainBackend {
     /// How long it keeps its flows, such as `5m`; as the service has it if absent.

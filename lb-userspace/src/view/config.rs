@@ -1,11 +1,12 @@
 //! What is told of the configuration and its generations.
 
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Applied;
 
 /// How the configuration is: part of `GET /v1/status`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigStatus {
     /// Where the generation comes from, such as `file /etc/lb/lb.toml`.
     pub origin: String,
@@ -37,7 +38,7 @@ impl ConfigStatus {
 }
 
 /// What a step to another configuration would cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
     /// Tables in which slots would get another owner.
     pub tables: usize,
@@ -52,7 +53,7 @@ pub struct PlanView {
 }
 
 /// Differences between two configurations: the answer to `POST /v1/config/diff`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigDiff {
     /// What would change, a line each; empty if nothing would.
     pub changes: Vec<String>,
@@ -74,7 +75,7 @@ impl ConfigDiff {
 }
 
 /// What became of a whole configuration: the answer to `PUT /v1/config` and to what undoes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigApplied {
     /// The generation and the slots.
     #[serde(flatten)]
@@ -87,7 +88,7 @@ pub struct ConfigApplied {
 }
 
 /// A generation that is kept: an element of `GET /v1/config/history`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GenerationView {
     /// Its number.
     pub generation: u64,
@@ -102,16 +103,18 @@ pub struct GenerationView {
 }
 
 /// The query of `PUT /v1/config` and of `POST /v1/config/reload`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyQuery {
     /// Seconds within which the change has to be confirmed, or it is undone; for ever if absent.
+    #[param(minimum = 1, maximum = 604_800)]
     #[serde(default)]
     pub confirm_within: Option<u64>,
 }
 
 /// The body of `POST /v1/config/rollback`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// The generation that is to be in force again; the one before the present one if absent.

@@ -1,11 +1,12 @@
 //! What is told of those who are over limits.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::Action;
 
 /// Who is over limits: the answer to `GET /v1/limited`. All of it comes from samples of packets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LimitedView {
     /// Seconds that rates are means over.
     pub seconds: f64,
@@ -22,7 +23,7 @@ pub struct LimitedView {
 }
 
 /// One source at one limiter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LimitedSource {
     /// Its address or prefix, as far as the limiter looks at it; absent if the limiter counts all sources together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +42,7 @@ pub struct LimitedSource {
 }
 
 /// What became of the samples of packets over limits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SamplesView {
     /// Samples that the program told.
     pub told: u64,

@@ -1,6 +1,7 @@
 //! What is told of a meter.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::config::LimitKeys;
 
@@ -9,7 +10,7 @@ use crate::config::LimitKeys;
 ///
 /// Both parameters may be absent: `limiter`, the one limiter that is asked about, and `quantile`, of how many sources of a
 /// hundred the proposed one is to limit none: from 50 to 100, else 99.9.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Suggestion {
     /// The service that has the limiter; absent if every service has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +38,7 @@ pub struct Suggestion {
 }
 
 /// A point of the distribution of sources by their busiest second.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Busiest {
     /// Of a hundred sources, so many
     pub percent: f64,
