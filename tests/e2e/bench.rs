@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::process::Process;
 use lb_tests::tools::Tools;
 use lb_tests::wait;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cases::{Case, cases};
@@ -99,8 +99,7 @@ fn nothing_is_left_after_an_interrupt(_: Tools) -> Result<()> {
         Ok(())
     })?;
     ensure!(namespaces(&prefix)?.len() == 3, "it has {:?}", namespaces(&prefix)?);
-    let id = i32::try_from(process.id()).ok().and_then(Pid::from_raw).context("no process")?;
-    kill_process(id, Signal::INT)?;
+    process.signal(Signal::INT)?;
     let status = wait::until(Duration::from_secs(20), "it ends", || {
         process.ended()?.with_context(|| "it still runs".to_owned())
     })?;

@@ -14,7 +14,7 @@ use lb_tests::site::{SERVING, Site};
 use lb_tests::tools::Tools;
 use lb_tests::{load, wait};
 use lb_userspace::view::{ConfigApplied, ConfigDiff, GenerationView};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::cases::{Case, cases, echo, ensure_detached, ensure_only, ensure_spread, web};
 use crate::refusals::ensure_refused;
@@ -51,11 +51,6 @@ fn only(nodes: &[Node]) -> Config {
 
 fn served(tools: Tools) -> Result<Site> {
     Site::with_daemon(tools, &config())
-}
-
-fn signal(process: &Process, signal: Signal) -> Result<()> {
-    let id = i32::try_from(process.id()).ok().and_then(Pid::from_raw).context("no process")?;
-    Ok(kill_process(id, signal)?)
 }
 
 fn write(file: &Path, config: &Config, files: &Files) -> Result<()> {
@@ -121,7 +116,7 @@ fn sighup_puts_the_files_in_force(tools: Tools) -> Result<()> {
     fs::write(folder.join(".hidden.toml"), "nonsense")?;
     fs::write(folder.join("old.toml.bak"), "nonsense")?;
     write(&files.config, &only(&[FIRST, SECOND]), &files)?;
-    signal(&site.daemon()?.process, Signal::HUP)?;
+    site.daemon()?.process.signal(Signal::HUP)?;
     let cli = site.cli()?;
     wait_generation(cli, 3)?;
     cli.wait_serving("web", 2, SERVING)?;
@@ -150,7 +145,7 @@ fn a_wrong_reload_changes_nothing(tools: Tools) -> Result<()> {
         ),
     ] {
         fs::write(&files.config, text)?;
-        signal(&site.daemon()?.process, Signal::HUP)?;
+        site.daemon()?.process.signal(Signal::HUP)?;
         let cli = site.cli()?;
         wait::until(LIMIT, "the status warns", || {
             let warnings = cli.status()?.warnings;
@@ -163,7 +158,7 @@ fn a_wrong_reload_changes_nothing(tools: Tools) -> Result<()> {
         ensure_answered_by(&site, &[FIRST, SECOND, Node::Backend(3)])?;
     }
     fs::write(&files.config, good)?;
-    signal(&site.daemon()?.process, Signal::HUP)?;
+    site.daemon()?.process.signal(Signal::HUP)?;
     let cli = site.cli()?;
     wait::until(LIMIT, "the warning is gone", || {
         let warnings = cli.status()?.warnings;

@@ -1,13 +1,12 @@
 //! The data plane outlives its daemon: what happens to it is noticed by no packet.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::bpffs::BpfFs;
-use lb_tests::daemon::{Config, Service, run_command};
+use lb_tests::daemon::{Config, Service, other_build, run_command};
 use lb_tests::load::{self, Held, Plan, SteadyLoad};
 use lb_tests::net::{Node, VIP4};
 use lb_tests::process::{self, Finished};
@@ -200,21 +199,6 @@ fn xdp_status(lasting: &Lasting) -> Result<XdpStatus> {
 
 fn program_of(lasting: &Lasting) -> Result<u32> {
     Ok(xdp_status(lasting)?.interfaces.first().context("it is attached nowhere")?.program)
-}
-
-/// A copy of `lb` whose program says another sentence.
-fn other_build(lb: &Path, copy: &Path) -> Result<PathBuf> {
-    let (said, instead) = (b"please report it", b"do tell us of it");
-    let mut bytes = fs::read(lb)?;
-    let found: Vec<usize> =
-        (0..bytes.len() - said.len()).filter(|at| bytes[*at..].starts_with(said)).collect();
-    ensure!(!found.is_empty(), "lb says nothing of the kind");
-    for at in found {
-        bytes[at..at + said.len()].copy_from_slice(instead);
-    }
-    fs::write(copy, bytes)?;
-    fs::set_permissions(copy, fs::Permissions::from_mode(0o755))?;
-    Ok(copy.to_owned())
 }
 
 /// Runs `lb run` to its end.

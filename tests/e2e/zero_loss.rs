@@ -6,9 +6,10 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::daemon::{Config, Service};
+use lb_tests::bpffs::BpfFs;
+use lb_tests::daemon::{Config, Service, other_build};
 use lb_tests::load::{Counted, CountedStream, Held, Tally};
-use lb_tests::net::{Node, VIP4, VIP6};
+use lb_tests::net::{BACKENDS, Node, VIP4, VIP6};
 use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
@@ -27,11 +28,16 @@ const ASKING: usize = 20;
 pub(crate) fn cases() -> Vec<Case> {
     cases!["zero_loss":
         two_hundred_changes,
+        twenty_reloads,
+        twenty_restarts,
+        twenty_kills,
+        five_upgrades,
     ]
 }
 
-/// A balancer at work, and everybody who would notice.
+/// A balancer at work, and everybody who would notice. The file system goes before the directory that it is mounted in.
 struct Trial {
+    bpffs: BpfFs,
     site: Site,
     stream: Counted,
     connections: Vec<Held>,
@@ -49,19 +55,23 @@ fn held() -> Service {
 }
 
 /// Two backends that stay for as long as they have connections; the third comes and goes.
-fn config() -> Config {
-    let stay = [Node::Backend(1), Node::Backend(2)];
-    Config::new(vec![flood(), held().only(&stay)])
+const STAY: [Node; 2] = [Node::Backend(1), Node::Backend(2)];
+
+/// The configuration in which these backends of `held` serve.
+fn config(bpffs: &BpfFs, serve: &[Node]) -> Config {
+    Config::new(vec![flood(), held().only(serve)]).pinned(&bpffs.path().join("lb"))
 }
 
 impl Trial {
     fn begin(tools: Tools) -> Result<Self> {
-        let site = Site::with_daemon(tools, &config())?;
+        let mut site = Site::new(tools)?;
+        let bpffs = BpfFs::mount(site.directory())?;
+        site.serve(&config(&bpffs, &STAY))?;
         let connections = Held::open_many(&site.client(2), (VIP6, ECHO_PORT).into(), CONNECTIONS)?;
         let stream = CountedStream { sources: Sources::BUSY, vip: VIP4, rate: RATE }
             .start(&site.lab, Node::Client(1))?;
         let begun = Instant::now();
-        Ok(Self { site, stream, connections, asked: 0, begun, steps: Vec::new() })
+        Ok(Self { bpffs, site, stream, connections, asked: 0, begun, steps: Vec::new() })
     }
 
     /// One step, after which some of the connections ask.
@@ -75,6 +85,17 @@ impl Trial {
             self.asked += 1;
         }
         Ok(())
+    }
+
+    /// Starts a daemon after the one that is gone, which goes on with its work.
+    fn follow(&mut self, what: &str) -> Result<()> {
+        let config = config(&self.bpffs, &STAY);
+        self.step(what, |site| {
+            site.serve(&config)?;
+            let log = site.daemon()?.process.log();
+            ensure!(log.contains("going on with the tables"), "it began anew:\n{log}");
+            Ok(())
+        })
     }
 
     /// Ends the stream. Every packet has arrived, and every connection still answers.
@@ -133,5 +154,47 @@ fn two_hundred_changes(tools: Tools) -> Result<()> {
         }
     }
 
+    trial.end()
+}
+
+/// The file changes, and SIGHUP tells the daemon.
+fn twenty_reloads(tools: Tools) -> Result<()> {
+    let mut trial = Trial::begin(tools)?;
+    for round in 0..20 {
+        let serve: &[Node] = if round % 2 == 0 { &BACKENDS } else { &STAY };
+        let config = config(&trial.bpffs, serve);
+        trial.step(&format!("reload {round}"), |site| site.daemon()?.reload(&config))?;
+    }
+    trial.end()
+}
+
+fn twenty_restarts(tools: Tools) -> Result<()> {
+    let mut trial = Trial::begin(tools)?;
+    for round in 0..20 {
+        trial.step(&format!("stop {round}"), |site| site.take_daemon()?.stop())?;
+        trial.follow(&format!("start {round}"))?;
+    }
+    trial.end()
+}
+
+fn twenty_kills(tools: Tools) -> Result<()> {
+    let mut trial = Trial::begin(tools)?;
+    for round in 0..20 {
+        trial.step(&format!("kill {round}"), |site| site.daemon()?.process.kill().map(drop))?;
+        trial.follow(&format!("start {round}"))?;
+    }
+    trial.end()
+}
+
+/// To another build of the program, back, and so on.
+fn five_upgrades(tools: Tools) -> Result<()> {
+    let mut trial = Trial::begin(tools)?;
+    let usual = trial.site.lb().to_owned();
+    let other = other_build(&usual, &trial.site.directory().join("other-lb"))?;
+    for round in 0..5 {
+        trial.step(&format!("stop {round}"), |site| site.take_daemon()?.stop())?;
+        trial.site.use_lb(if round % 2 == 0 { &other } else { &usual });
+        trial.follow(&format!("upgrade {round}"))?;
+    }
     trial.end()
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lb_userspace::model::{ForwardMode, Protocol};
 use lb_userspace::view::{BackendView, HealthState, ServiceView, Status};
+use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 
 use crate::net::{BACKENDS, CLIENTS, Namespace, Node};
@@ -404,6 +406,19 @@ impl Daemon {
         }
     }
 
+    /// Writes another configuration, has it read and waits until it is in force.
+    pub fn reload(&self, config: &Config) -> Result<()> {
+        let before = self.cli.status()?.generation;
+        fs::write(&self.files.config, config.render(&self.files.socket))
+            .context("cannot write the configuration")?;
+        self.process.signal(Signal::HUP)?;
+        wait::until(COMMAND, "the configuration is in force", || {
+            let status = self.cli.status()?;
+            ensure!(status.generation > before, "it is still generation {before}: {:?}", status.warnings);
+            Ok(())
+        })
+    }
+
     /// Ends it with SIGTERM; it must end well.
     pub fn stop(mut self) -> Result<()> {
         let status = self.process.terminate(STOP)?;
@@ -419,6 +434,21 @@ pub fn run_command(lb: &Path, balancer: &Namespace, files: &Files) -> Command {
     let mut command = balancer.command(lb);
     command.args(["run", "--config"]).arg(&files.config);
     command
+}
+
+/// A copy of `lb` whose program says another sentence.
+pub fn other_build(lb: &Path, copy: &Path) -> Result<PathBuf> {
+    let (said, instead) = (b"please report it", b"do tell us of it");
+    let mut bytes = fs::read(lb)?;
+    let found: Vec<usize> =
+        (0..bytes.len() - said.len()).filter(|at| bytes[*at..].starts_with(said)).collect();
+    ensure!(!found.is_empty(), "lb says nothing of the kind");
+    for at in found {
+        bytes[at..at + said.len()].copy_from_slice(instead);
+    }
+    fs::write(copy, bytes)?;
+    fs::set_permissions(copy, fs::Permissions::from_mode(0o755))?;
+    Ok(copy.to_owned())
 }
 
 #[cfg(test)]

@@ -88,13 +88,18 @@ impl Process {
         self.child.wait().with_context(|| format!("cannot wait for {}", self.name))
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal)
+            .with_context(|| format!("cannot signal {}", self.name))
+    }
+
     /// Asks it to end (SIGTERM) and waits for that.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         if let Some(status) = self.ended()? {
             return Ok(status);
         }
-        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)
-            .with_context(|| format!("cannot signal {}", self.name))?;
+        self.signal(Signal::TERM)?;
         let what = format!("{} has ended", self.name);
         wait::until(limit, &what, || self.child.try_wait()?.ok_or_else(|| anyhow!("it still runs")))
     }
