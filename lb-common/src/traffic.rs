@@ -14,6 +14,12 @@ pub struct Stream {
     pub credit: u64,
     /// The most packets that may be under way, a multiple of [`BUNDLE`].
     pub window: u64,
+    /// Nanoseconds from packet to packet; 0 if they are sent as fast as they arrive.
+    pub interval_ns: u64,
+    /// When the first packet is due, on the exact clock.
+    pub begun: u64,
+    /// Packets that were due and sent in earlier runs.
+    pub before: u64,
     /// Number of flows less one; the number is a power of two, at most 2^24.
     pub flows_mask: u64,
     /// Each packet's first header.

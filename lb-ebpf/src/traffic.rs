@@ -53,7 +53,19 @@ fn credit(stream: &Stream) -> u64 {
     // SAFETY: an aligned load of one machine word that `count` stores: it sees the old one or the new one.
     let received = unsafe { read_volatile(addr_of!(receipt.received)) };
     let under_way = stream.sent.wrapping_sub(received);
-    stream.window.saturating_sub(under_way) / BUNDLE * BUNDLE
+    let room = stream.window.saturating_sub(under_way);
+    room.min(due(stream)) / BUNDLE * BUNDLE
+}
+
+/// How many packets should have been sent by now, and were not.
+#[inline(always)]
+fn due(stream: &Stream) -> u64 {
+    if stream.interval_ns == 0 {
+        return u64::MAX;
+    }
+    // SAFETY: the helper takes nothing and cannot fail.
+    let passed = unsafe { bpf_ktime_get_ns() }.saturating_sub(stream.begun);
+    (passed / stream.interval_ns).saturating_sub(stream.before + stream.sent)
 }
 
 #[inline(always)]

@@ -77,6 +77,17 @@ pub struct Route {
     pub arrives_at: (Ipv4Addr, u32),
 }
 
+/// When packets are due.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// Nanoseconds from packet to packet; 0 if they are sent as fast as they arrive.
+    pub interval_ns: u64,
+    /// When the first was due, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub begun_ns: u64,
+    /// Packets that were sent since.
+    pub sent: u64,
+}
+
 /// What became of one stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Passage {
@@ -117,9 +128,9 @@ impl Traffic {
     }
 
     /// Sends a stream from the calling thread, on its CPU and in its namespace. In each of `turns` turns the generator sends
-    /// a packet or waits for others to arrive.
-    pub fn pass(&mut self, route: &Route, turns: u32) -> Result<Passage> {
-        self.stream.set(0, bytemuck::cast::<Stream, [u64; STREAM_WORDS]>(route.stream()), 0)?;
+    /// a packet, or waits for others to arrive or to be due.
+    pub fn pass(&mut self, route: &Route, pace: Pace, turns: u32) -> Result<Passage> {
+        self.stream.set(0, bytemuck::cast::<Stream, [u64; STREAM_WORDS]>(route.stream(pace)), 0)?;
         self.receipt.set(0, bytemuck::cast::<Receipt, [u64; RECEIPT_WORDS]>(route.receipt()), 0)?;
         let begun = Instant::now();
         // An `xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
@@ -170,7 +181,8 @@ fn interval(receipt: &Receipt) -> Option<f64> {
 }
 
 impl Route {
-    fn stream(&self) -> Stream {
+    fn stream(&self, pace: Pace) -> Stream {
+        let Pace { interval_ns, begun_ns: begun, sent: before } = pace;
         let length = FRAME_LENGTH - ETHERNET_LENGTH;
         let [source, destination] = self.macs.map(Mac::new);
         let ip = Ipv4Header {
@@ -190,6 +202,9 @@ impl Route {
             sent: 0,
             credit: 0,
             window: WINDOW,
+            interval_ns,
+            begun,
+            before,
             flows_mask: (1 << self.sources.bits) - 1,
             ethernet: EthernetHeader { destination, source, ethertype: ETHERTYPE_IPV4 },
             reserved: 0,

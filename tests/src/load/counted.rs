@@ -7,17 +7,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::interrupt;
 use crate::net::{BACKENDS, Lab, Node};
-use crate::traffic::{Passage, Route, Sources, Traffic};
+use crate::traffic::{Pace, Passage, Route, Sources, Traffic};
 
-/// Packets are sent in a bundle each such time.
-const TICK: Duration = Duration::from_millis(5);
-/// The most packets of one bundle: who fell behind catches up in several. The kernel takes tens of milliseconds to begin a test
-/// run, whatever its length (it waits for everybody who might still run the program before), so bundles of a fast stream are
-/// large.
-const MOST: u64 = 100_000;
+/// Turns of the generator in one run of the kernel's: about a second. It takes tens of milliseconds to begin one, in which nothing
+/// is sent, since the kernel waits for everybody who might still run the program before; what is due by then follows at once.
+const TURNS: u32 = 4_000_000;
 
 /// A stream of UDP packets to port 80 of a VIP whose service is of mode `dsr-l2`. All that arrives at the backends' interfaces
 /// is counted and ends there, so no socket can lose any of it.
@@ -72,20 +69,20 @@ impl CountedStream {
 
     fn flow(self, traffic: &mut Traffic, route: &Route, stop: &AtomicBool) -> Result<Tally> {
         let begun = Instant::now();
+        let mut pace = Pace { interval_ns: 1_000_000_000 / self.rate, begun_ns: monotonic_ns()?, sent: 0 };
         let mut tally = Tally::default();
         while !stop.load(Ordering::Relaxed) {
-            let due = self.rate * u64::try_from(begun.elapsed().as_micros())? / 1_000_000;
-            let behind = due.saturating_sub(tally.sent);
-            if behind > 0 {
-                tally.add(&traffic.pass(route, u32::try_from(behind.min(MOST))?)?);
-            }
-            // Whoever is far behind has no time to rest.
-            let rest = if behind > MOST { Duration::ZERO } else { TICK };
-            interrupt::pause(rest)?;
+            tally.add(&traffic.pass(route, pace, TURNS)?);
+            pace.sent = tally.sent;
         }
         tally.took = begun.elapsed();
         Ok(tally)
     }
+}
+
+fn monotonic_ns() -> Result<u64> {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
+    Ok(u64::try_from(tv_sec)? * 1_000_000_000 + u64::try_from(tv_nsec)?)
 }
 
 impl Tally {

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::{Machine, median, write_json};
 use crate::interrupt;
 
-use crate::traffic::{Passage, Route, Traffic};
+use crate::traffic::{Pace, Passage, Route, Traffic};
 use contenders::Contender;
 use network::{Link, Network};
 
@@ -161,8 +161,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     for round in 0..=ROUNDS {
         for lane in &mut lanes {
             interrupt::check()?;
-            let send =
-                || cpus::pin(None, places.generator_cpu).and_then(|()| traffic.pass(&lane.route, lane.turns));
+            let send = || {
+                cpus::pin(None, places.generator_cpu)
+                    .and_then(|()| traffic.pass(&lane.route, Pace::default(), lane.turns))
+            };
             let passage = network.far(Link::Reflected).run(send)??;
             lane.note(&passage, length, round > 0)?;
         }
