@@ -37,7 +37,18 @@ pub(crate) fn exec(args: Vec<OsString>) -> Result<()> {
 /// Becomes `lb-bench`, optimised.
 pub(crate) fn exec_bench(args: &[OsString]) -> Result<()> {
     setup::ensure(Purpose::Measure)?;
-    cargo::run(&["build", "--release", "--package", "lb-tests", "--bin", "lb-bench"])?;
+    cargo::run(&[
+        "build",
+        "--release",
+        "--package",
+        "lb-tests",
+        "--package",
+        "lb-userspace",
+        "--bin",
+        "lb-bench",
+        "--bin",
+        "lb",
+    ])?;
     become_program(Command::new(cargo::binary("release", "lb-bench")?).args(args))
 }
 

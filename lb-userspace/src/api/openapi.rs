@@ -1,4 +1,4 @@
-//! What the API says of itself: OpenAPI 3.1, made from the handlers that answer.
+//! What the API says of itself: `OpenAPI` 3.1, made from the handlers that answer.
 
 use std::collections::BTreeMap;
 
@@ -33,8 +33,8 @@ pub(super) fn document() -> OpenApi {
 
 /// Routes, with the document that describes them.
 pub(super) fn describe(routes: OpenApiRouter<Shared>) -> axum::Router<Shared> {
-    let (router, document) = routes.split_for_parts();
-    router.route(PATH, get(async move || Json(document.clone())))
+    let (described, document) = routes.split_for_parts();
+    described.route(PATH, get(async move || Json(document.clone())))
 }
 
 /// What any request may be answered with instead of what it is for.

@@ -1,6 +1,7 @@
-//! `lb-bench`: what the loaded program costs, and how fast the attached one forwards.
+//! `lb-bench`: what the loaded program costs, how fast the attached one forwards, and how fast the daemon changes what it does.
 
 mod cases;
+mod control;
 mod forward;
 mod kernel;
 mod packets;
@@ -42,6 +43,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Other {
+    Control(control::Arguments),
     Forward(forward::Arguments),
 }
 
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     check_host()?;
     match &arguments.other {
+        Some(Other::Control(arguments)) => control::run(arguments),
         Some(Other::Forward(arguments)) => forward::run(arguments),
         None => costs(arguments),
     }
