@@ -29,8 +29,8 @@ use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, Unreachable};
 use crate::placement::{
-    Moves, Placed, Placement, PlacementError, Services, ask_lists, deliverable, needs_exact_clock, render,
-    slots,
+    Moves, Placed, Placement, PlacementError, Services, Touched, ask_lists, deliverable, needs_exact_clock,
+    render_from, slots,
 };
 use crate::view::{
     BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, OptionsView, ReasonCount,
@@ -88,6 +88,8 @@ pub(super) struct Core<D> {
     interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whether the tables could not follow what was learned; made up for with the next look at the next hops.
     behind: bool,
+    /// Services that something was learned about which the tables do not follow yet.
+    pending: Touched,
     /// Whether the tables follow what is learned. Before, a daemon that finds them filled gathers what it has to know.
     begun: bool,
     /// What time does to backends.
@@ -115,6 +117,7 @@ impl<D: Datapath> Core<D> {
             generation: 0,
             interfaces: BTreeMap::new(),
             behind: false,
+            pending: Touched::All,
             begun: true,
             phases: Phases::default(),
             started: Instant::now(),
@@ -123,11 +126,22 @@ impl<D: Datapath> Core<D> {
 
     /// Takes in the ways to backends.
     pub(super) fn set_next_hops(&mut self, next_hops: NextHops) -> Result<(), ReconcileError> {
-        if self.next_hops == next_hops && !self.behind {
+        let before = std::mem::replace(&mut self.next_hops, next_hops);
+        let changed = differing(&before, &self.next_hops);
+        if changed.is_empty() && !self.behind {
             return Ok(());
         }
-        self.next_hops = next_hops;
+        let reached = |service: &&Service| {
+            service.backends.iter().any(|backend| changed.contains(&backend.endpoint.address))
+        };
+        let touched = self.services.values().filter(reached).map(|service| service.name.clone());
+        self.pending.add(touched.collect());
         self.catch_up()
+    }
+
+    /// Takes in the ways to backends that are about to be added.
+    pub(super) fn add_next_hops(&mut self, next_hops: NextHops) {
+        self.next_hops.extend(next_hops);
     }
 
     /// Takes in the MAC addresses of the host's interfaces; the tables follow with the next hops.
@@ -161,6 +175,7 @@ impl<D: Datapath> Core<D> {
                     target.service,
                     target.endpoint
                 );
+                self.pending.add([target.service].into_iter().collect());
                 changed = true;
             }
         }
@@ -173,24 +188,32 @@ impl<D: Datapath> Core<D> {
         if self.begun { self.reconcile().map(drop) } else { Ok(()) }
     }
 
-    /// Where everything would stand if these services were wanted.
-    fn next_placement(&self, services: &Services) -> Result<(Placement, Phases), PlacementError> {
-        let phases = self.next_phases(services);
-        let placement = self.placement.next(services, |service, backend| {
+    /// Where everything would stand if these services were wanted, of which some differ from those wanted now; and which are
+    /// concerned.
+    fn next_placement(
+        &self,
+        services: &Services,
+        changed: Touched,
+    ) -> Result<(Placement, Phases, Touched), PlacementError> {
+        let mut touched = self.pending.clone();
+        touched.add(changed);
+        let (phases, moved) = self.next_phases(services, &touched);
+        touched.add(moved);
+        let placement = self.placement.next_with(services, &touched, |service, backend| {
             phases.standing(service, backend, self.is_alive(service, backend))
         })?;
-        Ok((placement, phases))
+        Ok((placement, phases, touched))
     }
 
     /// Brings the tables to what follows from everything that is known.
     fn reconcile(&mut self) -> Result<Moves, ReconcileError> {
-        let (mut placement, phases) = self.next_placement(&self.services)?;
-        let mut image =
-            render(&placement, &self.services, |address| self.next_hops.get(&address)?.as_ref().ok());
+        let (mut placement, phases, touched) = self.next_placement(&self.services, Touched::NONE)?;
+        let hop = |address| self.next_hops.get(&address)?.as_ref().ok();
+        let mut image = render_from(&self.image, &placement, &self.services, &touched, hop);
         image.interfaces.clone_from(&self.interfaces);
         ask_lists(&mut image, self.side);
-        let ledger = self.ledger.next(&placement, &mut self.datapath)?;
-        ledger.note(&mut image);
+        let ledger = self.ledger.next(&placement, &touched, &mut self.datapath)?;
+        ledger.note(&mut image, &touched);
         self.clear_meters(&ledger)?;
         if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
             // Slots may have moved for a moment and flows been remembered that nobody will ask for.
@@ -202,6 +225,7 @@ impl<D: Datapath> Core<D> {
         let moved = placement.moves_since(&self.placement);
         let leaves_flows = self.placement.leaves_flows(&placement);
         (self.placement, self.image, self.ledger, self.behind) = (placement, image, ledger, false);
+        self.pending = Touched::NONE;
         self.set_phases(phases);
         if let Err(error) = self.close_accounts() {
             tracing::error!("the counts of backends that were moved or removed are lost: {error}");
@@ -214,9 +238,10 @@ impl<D: Datapath> Core<D> {
 
     /// Carries over what was counted in rows that were given up, also for a daemon that comes after this one.
     fn close_accounts(&mut self) -> Result<(), TableError> {
-        if self.ledger.settle(&self.datapath)? {
+        let concerned = self.ledger.settle(&self.datapath)?;
+        if !concerned.is_empty() {
             let mut image = self.image.clone();
-            self.ledger.note(&mut image);
+            self.ledger.note(&mut image, &Touched::Some(concerned));
             apply(&mut self.datapath, &self.image, &image)?;
             self.image = image;
         }
@@ -287,7 +312,7 @@ impl<D: Datapath> Core<D> {
         };
         let of_service =
             |service: &Service| service.backends.iter().filter_map(|b| check(service, b)).collect::<Vec<_>>();
-        self.services.values().flat_map(of_service).collect()
+        self.services.values().filter(|service| service.health.is_some()).flat_map(of_service).collect()
     }
 
     /// The addresses whose next hops are needed.
@@ -564,6 +589,14 @@ impl<D: Datapath> Core<D> {
     pub(super) fn datapath(&mut self) -> &mut D {
         &mut self.datapath
     }
+}
+
+/// The keys whose values differ, or that only one of both has.
+fn differing<K: Ord + Copy, V: PartialEq>(one: &BTreeMap<K, V>, other: &BTreeMap<K, V>) -> BTreeSet<K> {
+    let lacks = |of: &BTreeMap<K, V>, key: &K, value: &V| of.get(key) != Some(value);
+    let left = one.iter().filter(|(key, value)| lacks(other, key, value));
+    let right = other.iter().filter(|(key, value)| lacks(one, key, value));
+    left.chain(right).map(|(key, _)| *key).collect()
 }
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 //! A row is set to zero before somebody counts in it, and what other rows have counted for its owner stands with the owner in
 //! the tables: so a daemon that finds them goes on counting where the one before it ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use lb_common::layout::{Forwarded, LimiterCounts, Withheld};
 
 use crate::datapath::{Counters, Datapath, Image, TableError};
 use crate::model::{Endpoint, LimiterKey};
-use crate::placement::Placement;
+use crate::placement::{Placed, Placement, Touched};
 
 /// A counter row that counts for somebody.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,11 +21,14 @@ struct Account {
     carried: Forwarded,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct ServiceAccount {
     row: u32,
     /// What backends that are gone have taken.
     retired: Forwarded,
+    backends: BTreeMap<Endpoint, Account>,
+    /// Index of the first of its backends' rows.
+    first: u32,
 }
 
 /// A meter that measures for a limiter since some moment.
@@ -38,8 +42,7 @@ pub(super) struct MeterAccount {
 /// Who counts in which row. Made by [`Ledger::next`] before a change, completed by [`Ledger::settle`] after it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    backends: BTreeMap<(String, Endpoint), Account>,
-    services: BTreeMap<String, ServiceAccount>,
+    services: BTreeMap<String, Arc<ServiceAccount>>,
     limiters: BTreeMap<LimiterKey, u32>,
     meters: BTreeMap<LimiterKey, MeterAccount>,
     closing: Vec<(String, Endpoint, Account)>,
@@ -61,39 +64,33 @@ impl Ledger {
         for (name, placed) in placement.services() {
             let row = placed.row();
             let retired = image.service_owners.get(&row).map(|owner| owner.retired).unwrap_or_default();
-            adopted.services.insert(name.clone(), ServiceAccount { row, retired });
-            for (endpoint, row) in placed.backend_rows() {
-                let carried = image.backend_owners.get(&row).map(|owner| owner.carried).unwrap_or_default();
-                adopted.backends.insert((name.clone(), *endpoint), Account { row, carried });
-            }
+            let account = |(endpoint, row): (&Endpoint, u32)| {
+                let carried = image.backend_owners.get(row).map(|owner| owner.carried).unwrap_or_default();
+                (*endpoint, Account { row, carried })
+            };
+            let backends = placed.backend_rows().map(account).collect();
+            let account = ServiceAccount { row, retired, backends, first: placed.first_backend() };
+            adopted.services.insert(name.clone(), account.into());
         }
         adopted.limiters = placement.limiters().map(|(key, row)| (key.clone(), row)).collect();
         adopted
     }
 
-    /// The ledger for the next placement. Clears the rows that come into use, while nobody counts in them yet.
+    /// The ledger for the next placement, in which only touched services differ. Clears the rows that come into use, while
+    /// nobody counts in them yet.
     pub(super) fn next<D: Datapath + ?Sized>(
         &self,
         placement: &Placement,
+        touched: &Touched,
         tables: &mut D,
     ) -> Result<Self, TableError> {
         let mut next = Self::default();
         for (name, placed) in placement.services() {
-            let row = placed.row();
-            let old = self.services.get(name).filter(|old| old.row == row).copied();
-            let account = old.unwrap_or(ServiceAccount { row, retired: Forwarded::default() });
-            if old.is_none() {
-                tables.clear(Counters::Withheld, row)?;
-            }
+            let account = match self.services.get(name) {
+                Some(old) if !touched.has(name) => Arc::clone(old),
+                old => next_account(old.map(|old| &**old), placed, tables)?.into(),
+            };
             next.services.insert(name.clone(), account);
-            for (endpoint, row) in placed.backend_rows() {
-                let key = (name.clone(), *endpoint);
-                let old = self.backends.get(&key).filter(|old| old.row == row).copied();
-                if old.is_none() {
-                    tables.clear(Counters::Forwarded, row)?;
-                }
-                next.backends.insert(key, old.unwrap_or(Account { row, carried: Forwarded::default() }));
-            }
         }
         for (key, row) in placement.limiters() {
             if self.limiters.get(key) != Some(&row) {
@@ -110,25 +107,34 @@ impl Ledger {
             };
             next.meters.insert(key.clone(), account);
         }
-        let left =
-            self.backends.iter().filter(|(key, old)| next.backends.get(*key).map(|a| a.row) != Some(old.row));
-        next.closing =
-            left.map(|((service, endpoint), account)| (service.clone(), *endpoint, *account)).collect();
+        for (name, old) in &self.services {
+            let account = next.services.get(name);
+            if account.is_none_or(|account| !Arc::ptr_eq(account, old)) {
+                let stays = |endpoint: &Endpoint| account.and_then(|account| account.backends.get(endpoint));
+                let left =
+                    old.backends.iter().filter(|(end, old)| stays(end).map(|a| a.row) != Some(old.row));
+                next.closing.extend(left.map(|(endpoint, account)| (name.clone(), *endpoint, *account)));
+            }
+        }
         Ok(next)
     }
 
-    /// Carries over what the rows given up have counted, now that nobody counts in them any more; says whether there are any.
-    pub(super) fn settle<D: Datapath + ?Sized>(&mut self, tables: &D) -> Result<bool, TableError> {
-        let any = !self.closing.is_empty();
-        for (service, endpoint, account) in std::mem::take(&mut self.closing) {
+    /// Carries over what the rows given up have counted, now that nobody counts in them any more; says whose there are.
+    pub(super) fn settle<D: Datapath + ?Sized>(
+        &mut self,
+        tables: &D,
+    ) -> Result<BTreeSet<String>, TableError> {
+        let mut concerned = BTreeSet::new();
+        for (name, endpoint, account) in std::mem::take(&mut self.closing) {
             let total = total(&account, tables)?;
-            if let Some(heir) = self.backends.get_mut(&(service.clone(), endpoint)) {
-                heir.carried = add(heir.carried, total);
-            } else if let Some(service) = self.services.get_mut(&service) {
-                service.retired = add(service.retired, total);
+            let Some(service) = self.services.get_mut(&name).map(Arc::make_mut) else { continue };
+            match service.backends.get_mut(&endpoint) {
+                Some(heir) => heir.carried = add(heir.carried, total),
+                None => service.retired = add(service.retired, total),
             }
+            concerned.insert(name);
         }
-        Ok(any)
+        Ok(concerned)
     }
 
     /// What a backend has received; nothing if there is no such backend.
@@ -138,7 +144,7 @@ impl Ledger {
         endpoint: Endpoint,
         tables: &D,
     ) -> Result<Forwarded, TableError> {
-        let account = self.backends.get(&(service.to_owned(), endpoint));
+        let account = self.services.get(service).and_then(|service| service.backends.get(&endpoint));
         account.map_or(Ok(Forwarded::default()), |account| total(account, tables))
     }
 
@@ -172,25 +178,51 @@ impl Ledger {
     ) -> Result<ServiceTotals, TableError> {
         let Some(account) = self.services.get(name) else { return Ok(ServiceTotals::default()) };
         let mut forwarded = account.retired;
-        for (_, backend) in self.backends.iter().filter(|((service, _), _)| service == name) {
+        for backend in account.backends.values() {
             forwarded = add(forwarded, total(backend, tables)?);
         }
         Ok(ServiceTotals { forwarded, withheld: tables.withheld(account.row)? })
     }
 
-    /// Notes with the owners of rows in the tables what other rows have counted for them.
-    pub(super) fn note(&self, image: &mut Image) {
-        for account in self.backends.values() {
-            if let Some(owner) = image.backend_owners.get_mut(&account.row) {
-                owner.carried = account.carried;
-            }
-        }
-        for account in self.services.values() {
+    /// Notes with the owners of rows in the tables what other rows have counted for them: for backends of these services.
+    pub(super) fn note(&self, image: &mut Image, services: &Touched) {
+        for (name, account) in &self.services {
             if let Some(owner) = image.service_owners.get_mut(&account.row) {
                 owner.retired = account.retired;
             }
+            if !services.has(name) {
+                continue;
+            }
+            let Some(owners) = image.backend_owners.run_mut(account.first) else { continue };
+            for backend in account.backends.values() {
+                if let Some(owner) = owners.get_mut((backend.row - account.first) as usize) {
+                    owner.carried = backend.carried;
+                }
+            }
         }
     }
+}
+
+/// The account of a service that may have had one before. Rows that come into use are cleared.
+fn next_account<D: Datapath + ?Sized>(
+    old: Option<&ServiceAccount>,
+    placed: &Placed,
+    tables: &mut D,
+) -> Result<ServiceAccount, TableError> {
+    let row = placed.row();
+    let retired = old.filter(|old| old.row == row).map(|old| old.retired);
+    if retired.is_none() {
+        tables.clear(Counters::Withheld, row)?;
+    }
+    let mut backends = BTreeMap::new();
+    for (endpoint, row) in placed.backend_rows() {
+        let old = old.and_then(|old| old.backends.get(endpoint)).filter(|old| old.row == row).copied();
+        if old.is_none() {
+            tables.clear(Counters::Forwarded, row)?;
+        }
+        backends.insert(*endpoint, old.unwrap_or(Account { row, carried: Forwarded::default() }));
+    }
+    Ok(ServiceAccount { row, retired: retired.unwrap_or_default(), backends, first: placed.first_backend() })
 }
 
 impl MeterAccount {

@@ -278,6 +278,9 @@ impl<D: Datapath + 'static> Controller<D> {
         patience: Duration,
         newcomers: &BTreeSet<IpAddr>,
     ) -> Result<(), ControllerError> {
+        if !newcomers.is_empty() && self.look_up_newcomers(newcomers).await? {
+            return Ok(());
+        }
         let deadline = Instant::now() + patience;
         while self.look_up(newcomers).await? {
             match timeout_at(deadline, self.neighbors.changed()).await {
@@ -286,6 +289,14 @@ impl<D: Datapath + 'static> Controller<D> {
             }
         }
         Ok(())
+    }
+
+    /// Asks the kernel for the next hops of newcomers alone; says whether all of them are known.
+    async fn look_up_newcomers(&mut self, newcomers: &BTreeSet<IpAddr>) -> Result<bool, ControllerError> {
+        let next_hops = self.neighbors.resolve(newcomers).await?;
+        let all_known = next_hops.values().all(Result::is_ok);
+        self.core.add_next_hops(next_hops);
+        Ok(all_known)
     }
 
     /// Asks the kernel for all next hops; says whether it is worth waiting for a neighbour to answer.
@@ -382,7 +393,6 @@ impl<D: Datapath + 'static> Controller<D> {
                 if changed {
                     self.checker.update(self.core.wanted_checks());
                     self.announced.send_replace(self.core.announced_vips());
-                    self.follow_kernel().await?;
                 }
             }
         }

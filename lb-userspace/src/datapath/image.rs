@@ -12,6 +12,7 @@ use lb_common::layout::{
 use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use lb_common::slot::Slot;
 
+use super::runs::Runs;
 use super::{Datapath, Table};
 
 /// The contents of all tables: entry by entry, slots by their first; what is absent is zero.
@@ -25,14 +26,14 @@ pub struct Image {
     pub limiters: BTreeMap<u32, LimiterEntry>,
     /// Slot tables, by the index of their first slot, which is a multiple of a line.
     pub slots: BTreeMap<u32, Arc<[Slot]>>,
-    /// Backends.
-    pub backends: BTreeMap<u32, BackendEntry>,
+    /// Backends, in a run for each service.
+    pub backends: Runs<BackendEntry>,
     /// What holds for all packets: entry 0, or nothing.
     pub features: BTreeMap<u32, Features>,
     /// Attached interfaces by their row.
     pub interfaces: BTreeMap<u32, InterfaceEntry>,
     /// Whose rows of backends they are.
-    pub backend_owners: BTreeMap<u32, BackendOwner>,
+    pub backend_owners: Runs<BackendOwner>,
     /// Whose rows of services' counters they are.
     pub service_owners: BTreeMap<u32, ServiceOwner>,
     /// Whose rows of limiters' counters they are.
@@ -67,10 +68,10 @@ impl Image {
             services: read(tables, Table::Services),
             limiters: read(tables, Table::Limiters),
             slots: read_slots(&tables.contents(Table::Slots)),
-            backends: read(tables, Table::Backends),
+            backends: read(tables, Table::Backends).into_iter().collect(),
             features: read(tables, Table::Features),
             interfaces: read(tables, Table::Interfaces),
-            backend_owners: read(tables, Table::BackendOwners),
+            backend_owners: read(tables, Table::BackendOwners).into_iter().collect(),
             service_owners: read(tables, Table::ServiceOwners),
             limiter_owners: read(tables, Table::LimiterOwners),
         }
@@ -92,17 +93,21 @@ impl Image {
     /// The stores that turn tables with this content into tables with the content of `new`.
     pub fn changes(&self, new: &Self) -> Changes {
         let mut changes = Changes::default();
-        owners(&self.backend_owners, &new.backend_owners, Table::BackendOwners, &mut changes.publish);
+        let backends_before = self.backends.unshared(&new.backends);
+        let backends_after = new.backends.unshared(&self.backends);
+        let owners_before = self.backend_owners.unshared(&new.backend_owners);
+        let owners_after = new.backend_owners.unshared(&self.backend_owners);
+        owners(&owners_before, &owners_after, Table::BackendOwners, &mut changes.publish);
         owners(&self.service_owners, &new.service_owners, Table::ServiceOwners, &mut changes.publish);
         owners(&self.limiter_owners, &new.limiter_owners, Table::LimiterOwners, &mut changes.publish);
-        backends(&self.backends, &new.backends, &mut changes);
+        backends(&backends_before, &backends_after, &mut changes);
         slots(&self.slots, &new.slots, &mut changes);
         entries(&self.limiters, &new.limiters, Table::Limiters, &mut changes);
         entries(&self.services, &new.services, Table::Services, &mut changes);
         vips(&self.vips, &new.vips, &mut changes.publish);
         entries(&self.interfaces, &new.interfaces, Table::Interfaces, &mut changes);
         entries(&self.features, &new.features, Table::Features, &mut changes);
-        disown(&self.backend_owners, &new.backend_owners, Table::BackendOwners, &mut changes.retire);
+        disown(&owners_before, &owners_after, Table::BackendOwners, &mut changes.retire);
         disown(&self.service_owners, &new.service_owners, Table::ServiceOwners, &mut changes.retire);
         disown(&self.limiter_owners, &new.limiter_owners, Table::LimiterOwners, &mut changes.retire);
         changes
@@ -319,7 +324,7 @@ mod tests {
                 services,
                 limiters,
                 slots,
-                backends,
+                backends: backends.into_iter().collect(),
                 ..Image::default()
             })
     }
@@ -377,7 +382,7 @@ mod tests {
         #[test]
         fn a_backend_is_usable_when_it_is_whole(a in words_of::<BackendEntry>(8), b in words_of::<BackendEntry>(8)) {
             let with = |entry: BackendEntry, flags| BackendEntry { flags, ..entry };
-            let of = |entry| Image { backends: BTreeMap::from([(3, entry)]), ..Image::default() };
+            let of = |entry| Image { backends: [(3, entry)].into_iter().collect(), ..Image::default() };
             let (idle, usable) = (with(a, 0), with(b, USABLE));
             for (from, to) in [(of(idle), of(usable)), (of(usable), of(idle)), (of(usable), Image::default())] {
                 let (mut now, mut whole) = (memory(), memory());

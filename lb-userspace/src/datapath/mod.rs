@@ -18,6 +18,7 @@ pub(crate) mod object;
 pub(crate) mod pinned;
 pub(crate) mod pins;
 mod program_log;
+mod runs;
 mod smoke;
 mod sys;
 
@@ -26,6 +27,7 @@ pub use image::{Changes, Image, Store};
 pub use kernel::{KernelDatapath, LoadError, MINIMUM_KERNEL, check_host};
 pub use memory::MemoryDatapath;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};
+pub use runs::Runs;
 pub use smoke::SmokeError;
 
 use std::ops::Range;

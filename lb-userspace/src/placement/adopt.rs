@@ -190,7 +190,7 @@ impl Placement {
             (BTreeMap::new(), Range { start: base, length: 0 })
         };
         let slots = Slots::adopted(&words);
-        self.services.insert(name, Placed { id, range, backends, ids, slots, idle_timeout });
+        self.services.insert(name, Placed { id, range, backends, ids: ids.into(), slots, idle_timeout });
     }
 }
 

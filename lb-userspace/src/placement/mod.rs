@@ -9,6 +9,7 @@ mod lists;
 mod ranges;
 mod render;
 mod slots;
+mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -33,7 +34,8 @@ use slots::Slots;
 pub use crate::model::Services;
 pub use limiters::needs_exact_clock;
 pub use lists::{Replaced, ask_lists, empty_list, fill_lists, list_entries, replace_lists, retire_lists};
-pub use render::{deliverable, render, slots};
+pub use render::{deliverable, render, render_from, slots};
+pub use touched::Touched;
 
 /// What there is no room for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +91,7 @@ pub struct Placed {
     id: Range,
     range: Range,
     backends: Range,
-    ids: BTreeMap<Endpoint, BackendId>,
+    ids: Arc<BTreeMap<Endpoint, BackendId>>,
     slots: Slots,
     idle_timeout: Duration,
 }
@@ -98,6 +100,11 @@ impl Placed {
     /// Row of the service's counters.
     pub fn row(&self) -> u32 {
         self.id.start
+    }
+
+    /// The first of the rows that are its backends'.
+    pub fn first_backend(&self) -> u32 {
+        self.backends.start
     }
 
     /// Row of each backend.
@@ -262,10 +269,21 @@ impl Placement {
         services: &Services,
         standing: impl Fn(&Service, &Backend) -> Standing,
     ) -> Result<Self, PlacementError> {
+        self.next_with(services, &Touched::All, standing)
+    }
+
+    /// The same, for which only services need to be looked at that something has touched since this placement was made.
+    pub fn next_with(
+        &self,
+        services: &Services,
+        touched: &Touched,
+        standing: impl Fn(&Service, &Backend) -> Standing,
+    ) -> Result<Self, PlacementError> {
         let mut next = self.clone();
         let mut given_up = GivenUp::default();
         next.remove_missing(services, &mut given_up);
-        for (name, service) in services {
+        let placed = |name: &str| self.services.contains_key(name);
+        for (name, service) in services.iter().filter(|(name, _)| touched.has(name) || !placed(name)) {
             let placed = next.place_service(service, &mut given_up)?;
             let slots = next_slots(&placed, service, &standing);
             let placed = Placed { slots, ..placed };
@@ -394,7 +412,7 @@ impl Placement {
             }
         }
         let slots = old.map(|old| old.slots).unwrap_or_default();
-        Ok(Placed { id, range, backends, ids, slots, idle_timeout: service.idle_timeout() })
+        Ok(Placed { id, range, backends, ids: ids.into(), slots, idle_timeout: service.idle_timeout() })
     }
 
     fn place_vips(&mut self, services: &Services, given_up: &mut GivenUp) -> Result<(), PlacementError> {
@@ -470,7 +488,7 @@ fn backend_ids(
     old: Option<&Placed>,
 ) -> Result<BTreeMap<Endpoint, BackendId>, PlacementError> {
     let none = BTreeMap::new();
-    let had = old.map_or(&none, |old| &old.ids);
+    let had = old.map_or(&none, |old| &*old.ids);
     let taken: BTreeSet<BackendId> = had.values().copied().collect();
     let mut unused =
         (0..BackendId::LIMIT as u16).filter_map(BackendId::try_new).filter(|id| !taken.contains(id));

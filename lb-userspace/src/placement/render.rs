@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use bytemuck::Zeroable;
+use bytemuck::{Pod, Zeroable};
 use lb_common::deliver::outer_sum;
 use lb_common::layout::{
     BY_SOURCE, BackendEntry, CLOSED, Features, Forwarded, GUE, LimiterRows, NAT, OUTER_IPV4, OUTER_IPV6,
@@ -15,7 +15,7 @@ use lb_common::slot::{BackendId, Slot};
 use lb_common::wire::{Be16, Be32, Ipv4Address, Ipv6Address, MacPair};
 
 use super::adopt::{backend_owner, name_digest};
-use super::{Placed, Placement, Services, endpoint_key, replying, service_key, vip_key};
+use super::{Placed, Placement, Services, Touched, endpoint_key, replying, service_key, vip_key};
 use crate::datapath::Image;
 use crate::model::{Affinity, Endpoint, ForwardMode, GUE_PORT, Service, ServiceOptions};
 use crate::neighbors::NextHop;
@@ -26,6 +26,17 @@ use crate::neighbors::NextHop;
 pub fn render<'h>(
     placement: &Placement,
     services: &Services,
+    next_hop: impl Fn(IpAddr) -> Option<&'h NextHop>,
+) -> Image {
+    render_from(&Image::default(), placement, services, &Touched::All, next_hop)
+}
+
+/// The same after `old`, with which it shares what belongs to services that nothing has touched since.
+pub fn render_from<'h>(
+    old: &Image,
+    placement: &Placement,
+    services: &Services,
+    touched: &Touched,
     next_hop: impl Fn(IpAddr) -> Option<&'h NextHop>,
 ) -> Image {
     let mut image = Image::default();
@@ -47,23 +58,36 @@ pub fn render<'h>(
             let key = endpoint_key(service.protocol, *backend);
             image.services.insert(index(vip.region, key), reply_entry(service, key));
         }
-        for (endpoint, id) in &placed.ids {
+        let first = placed.backends.start;
+        let shared = old.backends.run(first).filter(|_| !touched.has(&service.name)).map(Arc::clone);
+        let entry = |endpoint: Endpoint, id| {
             let hop = next_hop(endpoint.address).filter(|hop| deliverable(service.mode, hop).is_ok());
-            let hop = hop.filter(|_| placed.slots.is_alive(*id));
-            let entry = hop.map(|hop| backend_entry(service, *endpoint, hop));
-            image.backends.insert(placed.row_of(*id), entry.unwrap_or_else(BackendEntry::zeroed));
-        }
+            let hop = hop.filter(|_| placed.slots.is_alive(id));
+            hop.map_or_else(BackendEntry::zeroed, |hop| backend_entry(service, endpoint, hop))
+        };
+        let made = || run(placed, entry);
+        image.backends.insert(first, shared.unwrap_or_else(made));
     }
     for (name, placed) in &placement.services {
         image.service_owners.insert(placed.id.start, service_owner(name, placed));
-        let owner = |(endpoint, id): (&Endpoint, &BackendId)| {
-            (placed.row_of(*id), backend_owner(name, *endpoint, placed.backends.start))
-        };
-        image.backend_owners.extend(placed.ids.iter().map(owner));
+        let first = placed.backends.start;
+        let shared = old.backend_owners.run(first).filter(|_| !touched.has(name)).map(Arc::clone);
+        let made = || run(placed, |endpoint, _| backend_owner(name, endpoint, first));
+        image.backend_owners.insert(first, shared.unwrap_or_else(made));
     }
     image.limiter_owners.extend(placement.limiters.owners());
     image.features.extend(features(services).map(|features| (0, features)));
     Image { slots: slots(placement), ..image }
+}
+
+/// A service's rows of a table: one for each backend, zero where there is none.
+fn run<T: Pod>(placed: &Placed, entry: impl Fn(Endpoint, BackendId) -> T) -> Arc<[T]> {
+    let used = placed.ids.values().map(|id| usize::from(id.number()) + 1).max().unwrap_or(0);
+    let mut run = vec![T::zeroed(); used];
+    for (endpoint, id) in &*placed.ids {
+        run[usize::from(id.number())] = entry(*endpoint, *id);
+    }
+    run.into()
 }
 
 /// Every VIP, and whether one of its services announces it.

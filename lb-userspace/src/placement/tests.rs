@@ -119,7 +119,8 @@ fn rendered(placement: &Placement, wanted: &Services) -> (lb_common::layout::Ser
     };
     let image = render(placement, wanted, |_| Some(&hop));
     let base = image.services.values().next().unwrap().backend_base;
-    let usable = [0, 1, 2].map(|id| image.backends[&(base + id)].flags & USABLE != 0);
+    let usable =
+        [0, 1, 2].map(|id| image.backends.get(base + id).is_some_and(|entry| entry.flags & USABLE != 0));
     (*image.services.values().next().unwrap(), usable)
 }
 

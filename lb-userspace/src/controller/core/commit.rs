@@ -8,7 +8,7 @@ use super::super::janitor;
 use super::{ChangeError, Core, ReconcileError};
 use crate::datapath::Datapath;
 use crate::model::Desired;
-use crate::placement::{Moves, empty_list, fill_lists, retire_lists};
+use crate::placement::{Moves, Services, Touched, empty_list, fill_lists, retire_lists};
 use crate::view::{Applied, PlanView};
 
 impl<D: Datapath> Core<D> {
@@ -25,13 +25,12 @@ impl<D: Datapath> Core<D> {
         Ok(())
     }
 
-    /// Addresses of backends that were not wanted before.
+    /// Addresses of backends to which no way is known yet.
     pub(in crate::controller) fn newcomers(&self, desired: &Desired) -> BTreeSet<IpAddr> {
         let changed =
             desired.services.values().filter(|service| self.services.get(&service.name) != Some(service));
         let addresses = changed.flat_map(|service| &service.backends).map(|backend| backend.endpoint.address);
-        let known = self.backend_addresses();
-        addresses.filter(|address| !known.contains(address)).collect()
+        addresses.filter(|address| !self.next_hops.contains_key(address)).collect()
     }
 
     /// Makes `desired` what is wanted, whole or not at all.
@@ -50,6 +49,7 @@ impl<D: Datapath> Core<D> {
         if listed {
             self.side = fill_lists(&mut self.datapath, asked, &lists)?;
         }
+        self.pending.add(changed(&self.services, &services));
         let before = std::mem::replace(&mut self.services, services);
         let result = self.reconcile();
         if result.is_ok() {
@@ -94,10 +94,24 @@ impl<D: Datapath> Core<D> {
     /// What it would cost to make `desired` what is wanted, or why that cannot be. Nothing changes.
     pub(in crate::controller) fn plan(&self, desired: &Desired) -> Result<PlanView, ReconcileError> {
         self.check_room(&desired.lists)?;
-        let (next, _) = self.next_placement(&desired.services)?;
+        let changed = changed(&self.services, &desired.services);
+        let (next, ..) = self.next_placement(&desired.services, changed)?;
         let Moves { moved, least, tables, slots } = next.moves_since(&self.placement);
         let [slots_moved, slots_least, slots_total] = [moved, least, slots].map(|count| count as u64);
         let flows = janitor::count(&self.datapath, &self.placement.concerned_slots(&next));
         Ok(PlanView { tables, slots_moved, slots_least, slots_total, flows })
     }
+}
+
+/// The services that are not the same in both.
+fn changed(before: &Services, after: &Services) -> Touched {
+    let differ = |one: &Services, other: &Services| -> Touched {
+        one.values()
+            .filter(|service| other.get(&service.name) != Some(service))
+            .map(|s| s.name.clone())
+            .collect()
+    };
+    let mut changed = differ(before, after);
+    changed.add(differ(after, before));
+    changed
 }

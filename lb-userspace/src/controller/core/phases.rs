@@ -1,13 +1,14 @@
 //! What time does to backends: drains end, and the weights of those that come into service rise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Core, ReconcileError};
 use crate::config::show_duration;
 use crate::datapath::Datapath;
 use crate::model::{AdminState, Backend, Endpoint, Service, Services, Weight, effective_weight, next_step};
-use crate::placement::Standing;
+use crate::placement::{Standing, Touched};
 use crate::view::HealthState;
 
 /// A moment, as the flows' clock has it.
@@ -50,7 +51,7 @@ impl Phase {
 /// The phases of all backends of services that know drains with an end, or a slow start.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Phases {
-    services: BTreeMap<String, BTreeMap<Endpoint, Phase>>,
+    services: BTreeMap<String, Arc<BTreeMap<Endpoint, Phase>>>,
     /// When they were as they are told here.
     now: Moment,
     /// When the next drain ends or the next weight rises.
@@ -64,23 +65,50 @@ impl Phases {
     ///
     /// A service is looked at for the first time when it is new, and when it first knows drains with an end or a slow
     /// start. Those who serve it at that time need not rise: nobody has served it for longer, or their flows are there.
-    fn next(&self, services: &Services, alive: impl Fn(&Service, &Backend) -> bool, now: Moment) -> Self {
+    ///
+    /// Also says in which services time has done something: only these and those that something else has touched are looked at.
+    fn next(
+        &self,
+        services: &Services,
+        touched: &Touched,
+        alive: impl Fn(&Service, &Backend) -> bool,
+        now: Moment,
+    ) -> (Self, Touched) {
         let mut next = Self { services: BTreeMap::new(), now, step: None, open: self.open };
+        let mut moved = BTreeSet::new();
         for (name, service) in services.iter().filter(|(_, service)| takes_time(service)) {
-            let at_first = !self.open || !self.services.contains_key(name);
-            let phase = |backend: &Backend| {
-                let before = match self.phase(name, backend.endpoint).unwrap_or(Phase::Out) {
-                    Phase::Out if at_first => Phase::Serving { since: None },
-                    before => before,
-                };
-                let timeout = service.drain_timeout(backend.admin);
-                before.next(backend.admin, timeout, alive(service, backend), now)
+            let known = self.services.get(name);
+            let is_due = self.next_step(service).is_some_and(|step| step <= now);
+            let phases = match known {
+                Some(known) if !is_due && !touched.has(name) => Arc::clone(known),
+                _ => Arc::new(self.next_of(service, &alive, now)),
             };
-            let phases = service.backends.iter().map(|backend| (backend.endpoint, phase(backend))).collect();
+            if is_due {
+                moved.insert(name.clone());
+            }
             next.services.insert(name.clone(), phases);
         }
         next.step = services.values().filter_map(|service| next.next_step(service)).min();
-        next
+        (next, Touched::Some(moved))
+    }
+
+    /// The phases of one service.
+    fn next_of(
+        &self,
+        service: &Service,
+        alive: impl Fn(&Service, &Backend) -> bool,
+        now: Moment,
+    ) -> BTreeMap<Endpoint, Phase> {
+        let at_first = !self.open || !self.services.contains_key(&service.name);
+        let phase = |backend: &Backend| {
+            let before = match self.phase(&service.name, backend.endpoint).unwrap_or(Phase::Out) {
+                Phase::Out if at_first => Phase::Serving { since: None },
+                before => before,
+            };
+            let timeout = service.drain_timeout(backend.admin);
+            before.next(backend.admin, timeout, alive(service, backend), now)
+        };
+        service.backends.iter().map(|backend| (backend.endpoint, phase(backend))).collect()
     }
 
     fn phase(&self, service: &str, endpoint: Endpoint) -> Option<Phase> {
@@ -130,7 +158,7 @@ impl Phases {
     /// Tells the log whose drain has ended since the phases were `old`.
     fn tell_since(&self, old: &Self) {
         for (service, phases) in &self.services {
-            for (endpoint, phase) in phases {
+            for (endpoint, phase) in &**phases {
                 if let Phase::Drained { timeout } = phase
                     && old.phase(service, *endpoint) != Some(*phase)
                 {
@@ -174,8 +202,8 @@ impl<D: Datapath> Core<D> {
     }
 
     /// The phases as of now, if these services were wanted.
-    pub(super) fn next_phases(&self, services: &Services) -> Phases {
-        self.phases.next(services, |service, backend| self.is_alive(service, backend), self.now())
+    pub(super) fn next_phases(&self, services: &Services, touched: &Touched) -> (Phases, Touched) {
+        self.phases.next(services, touched, |service, backend| self.is_alive(service, backend), self.now())
     }
 
     /// Takes in the phases that the tables hold now.

@@ -53,7 +53,7 @@ impl<D: Datapath> Core<D> {
             let CheckTarget { service, endpoint } = &target;
             let placed = self.placement.service(service);
             let Some(row) = placed.and_then(|placed| placed.backend_row(endpoint)) else { continue };
-            let is_usable = self.image.backends.get(&row).is_some_and(|entry| entry.flags & USABLE != 0);
+            let is_usable = self.image.backends.get(row).is_some_and(|entry| entry.flags & USABLE != 0);
             let health = if is_usable { Health::Up } else { Health::Down };
             let tracker = HealthTracker::known(check.rise, check.fall, health);
             self.health.insert(target, Record { tracker, since: None, last: String::new() });
