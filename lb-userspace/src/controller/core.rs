@@ -27,7 +27,7 @@ use crate::config::limit_keys;
 use crate::datapath::{Attachment, Datapath, Image, NO_INTERFACE, TableError, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
-use crate::neighbors::{NextHop, Unreachable};
+use crate::neighbors::{NextHop, NextHops};
 use crate::placement::{
     Moves, Placed, Placement, PlacementError, Services, Touched, ask_lists, deliverable, needs_exact_clock,
     render_from, slots,
@@ -36,9 +36,6 @@ use crate::view::{
     BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, OptionsView, ReasonCount,
     ServiceView, SlotsView, Status,
 };
-
-/// The ways to backends, as the kernel told them.
-pub(super) type NextHops = BTreeMap<IpAddr, Result<NextHop, Unreachable>>;
 
 /// Why the tables could not follow.
 #[derive(Debug, thiserror::Error)]

@@ -293,7 +293,7 @@ impl<D: Datapath + 'static> Controller<D> {
 
     /// Asks the kernel for the next hops of newcomers alone; says whether all of them are known.
     async fn look_up_newcomers(&mut self, newcomers: &BTreeSet<IpAddr>) -> Result<bool, ControllerError> {
-        let next_hops = self.neighbors.resolve(newcomers).await?;
+        let next_hops = self.neighbors.resolve_more(newcomers).await?;
         let all_known = next_hops.values().all(Result::is_ok);
         self.core.add_next_hops(next_hops);
         Ok(all_known)

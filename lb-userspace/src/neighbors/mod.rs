@@ -15,22 +15,27 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::ops::Bound;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use kernel::{Kernel, Neighbor, NeighborKey, Route};
+use kernel::{Kernel, Link, Neighbor, NeighborKey, Route};
 pub use local::local_addresses;
 pub(crate) use local::own;
 use monitor::Monitor;
 use probes::Probes;
 
-/// How long a looked-up route is believed when no event arrives: some sysctls change routing without an event.
-const ROUTES_LIFETIME: Duration = Duration::from_mins(1);
+/// Some sysctls change routing without an event, so looked-up routes are looked up again when no event arrives, too: in every
+/// round a twelfth of them, which takes a minute, and never more than so many, or whoever waits would wait for long.
+const ROUTES_A_ROUND: usize = 1000;
+const ROUNDS_FOR_ALL: usize = 12;
 
 /// A MAC address.
 pub type Mac = [u8; 6];
+
+/// The way to each address, or why there is none.
+pub type NextHops = BTreeMap<IpAddr, Result<NextHop, Unreachable>>;
 
 /// How a frame for one backend leaves this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +174,8 @@ pub struct Neighbors {
     kernel: Kernel,
     monitor: Monitor,
     routes: HashMap<IpAddr, Route>,
-    routes_since: Instant,
+    /// The last address whose route was looked up again.
+    refreshed: Option<IpAddr>,
     own_macs: BTreeMap<u32, Mac>,
     probes: Probes,
     /// The connections at work; none of them ends of its own accord.
@@ -185,21 +191,38 @@ impl Neighbors {
         let kernel = Kernel::connect(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
         let probes = Probes::default();
         let (routes, own_macs) = (HashMap::new(), BTreeMap::new());
-        Ok(Self { kernel, monitor, routes, routes_since: Instant::now(), own_macs, probes, tasks })
+        Ok(Self { kernel, monitor, routes, refreshed: None, own_macs, probes, tasks })
     }
 
     /// Resolves every address, and asks the kernel to find neighbours that are missing, failed or stale.
     ///
     /// It does not wait for the neighbours that it asks for: [`Neighbors::changed`] completes when they answer. To be
     /// called again then, and every few seconds so that silent neighbours are asked again.
-    pub async fn resolve(
-        &mut self,
-        targets: &BTreeSet<IpAddr>,
-    ) -> Result<BTreeMap<IpAddr, Result<NextHop, Unreachable>>, NeighborsError> {
+    pub async fn resolve(&mut self, targets: &BTreeSet<IpAddr>) -> Result<NextHops, NeighborsError> {
         self.refresh_routes(targets).await?;
         let links = self.kernel.links().await?;
         // From here on a change of these neighbours wakes `changed`, so none is missed between the listing and its use.
         self.monitor.watch(self.routes.iter().filter_map(|(address, route)| route.neighbor(*address)));
+        let next_hops = self.next_hops(targets, &links).await?;
+        self.own_macs = links.iter().filter_map(|(index, link)| Some((*index, link.mac?))).collect();
+        Ok(next_hops)
+    }
+
+    /// Resolves more addresses, and looks at no other.
+    pub async fn resolve_more(&mut self, targets: &BTreeSet<IpAddr>) -> Result<NextHops, NeighborsError> {
+        self.look_up_routes(targets).await?;
+        let links = self.kernel.links().await?;
+        let key = |target: &IpAddr| self.routes.get(target)?.neighbor(*target);
+        self.monitor.watch_more(targets.iter().filter_map(key));
+        self.next_hops(targets, &links).await
+    }
+
+    /// The next hops of addresses whose routes are known.
+    async fn next_hops(
+        &mut self,
+        targets: &BTreeSet<IpAddr>,
+        links: &HashMap<u32, Link>,
+    ) -> Result<NextHops, NeighborsError> {
         let neighbors = self.kernel.neighbors().await?;
         self.monitor.settle(&neighbors);
         if self.monitor.is_closed() || self.tasks.try_join_next().is_some() {
@@ -209,10 +232,9 @@ impl Neighbors {
         let lookup = |target: &IpAddr| Some((*target, *self.routes.get(target)?));
         let answers = targets.iter().filter_map(lookup);
         let resolved: Vec<_> = answers
-            .map(|(target, route)| (target, resolve::next_hop(target, route, &links, &neighbors)))
+            .map(|(target, route)| (target, resolve::next_hop(target, route, links, &neighbors)))
             .collect();
         self.probe(&resolved, &neighbors).await?;
-        self.own_macs = links.iter().filter_map(|(index, link)| Some((*index, link.mac?))).collect();
         Ok(resolved.into_iter().collect())
     }
 
@@ -229,13 +251,24 @@ impl Neighbors {
         self.monitor.changed().await
     }
 
-    /// Looks up the routes that are not known, all of them after an event.
+    /// Looks up the routes that are not known, all of them after an event, and some that have been known for long.
     async fn refresh_routes(&mut self, targets: &BTreeSet<IpAddr>) -> Result<(), NeighborsError> {
-        if self.monitor.take_topology_change() || self.routes_since.elapsed() > ROUTES_LIFETIME {
+        if self.monitor.take_topology_change() {
             self.routes.clear();
-            self.routes_since = Instant::now();
         }
         self.routes.retain(|address, _| targets.contains(address));
+        let count = targets.len().div_ceil(ROUNDS_FOR_ALL).min(ROUTES_A_ROUND);
+        let first = self.refreshed.map_or(Bound::Unbounded, Bound::Excluded);
+        let aged: Vec<IpAddr> = targets.range((first, Bound::Unbounded)).copied().take(count).collect();
+        // At the end it begins anew.
+        self.refreshed = aged.last().copied();
+        for target in &aged {
+            self.routes.remove(target);
+        }
+        self.look_up_routes(targets).await
+    }
+
+    async fn look_up_routes(&mut self, targets: &BTreeSet<IpAddr>) -> Result<(), NeighborsError> {
         for target in targets {
             if !self.routes.contains_key(target) {
                 let route = self.kernel.route(*target).await?;

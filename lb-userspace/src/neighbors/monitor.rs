@@ -134,9 +134,20 @@ impl Monitor {
         self.shared.seen().watched = keys.map(|key| (key, Watched::Unread)).collect();
     }
 
-    /// Says what was read.
+    /// Names more of them.
+    pub(super) fn watch_more(&self, keys: impl Iterator<Item = NeighborKey>) {
+        let mut seen = self.shared.seen();
+        keys.for_each(|key| {
+            seen.watched.entry(key).or_insert(Watched::Unread);
+        });
+    }
+
+    /// Says what was read of those that were named last.
     pub(super) fn settle(&self, neighbors: &HashMap<NeighborKey, Neighbor>) {
-        for (key, watched) in &mut self.shared.seen().watched {
+        let mut seen = self.shared.seen();
+        for (key, watched) in
+            seen.watched.iter_mut().filter(|(_, watched)| matches!(watched, Watched::Unread))
+        {
             *watched = Watched::Read(neighbors.get(key).and_then(|neighbor| neighbor.mac()));
         }
     }

@@ -11,6 +11,7 @@ use crate::datapath::faulty::Faulty;
 use crate::datapath::{Capacity, MemoryDatapath};
 use crate::health::CheckOutcome;
 use crate::model::{AdminState, Desired, ForwardMode, Protocol, ServiceOptions, Weight};
+use crate::neighbors::Unreachable;
 use crate::view::Applied;
 
 mod faults;
