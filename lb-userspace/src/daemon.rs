@@ -21,7 +21,7 @@ use crate::controller::{
 };
 use crate::datapath::attach::interface_index;
 use crate::datapath::{
-    AttachError, Attachment, Capacity, KernelDatapath, LoadError, PinsError, SmokeError, check_host,
+    AttachError, Attachment, Capacity, KernelDatapath, LoadError, PinsError, Room, SmokeError, check_host,
 };
 use crate::metrics;
 use crate::model::Services;
@@ -95,8 +95,11 @@ pub async fn run(config: Config, file: PathBuf, socket: Option<PathBuf>) -> Resu
     let mut start = begin(&config, file)?;
     let Beginning { desired, generation, .. } = &start.beginning;
     check_no_local_vip(desired, &local_addresses().await.map_err(ControllerError::from)?)?;
-    let room = capacity(daemon.flows, &desired.services);
-    let plane = DataPlane::find(daemon, hash_key(secret), room, &indices)?;
+    let room = Room {
+        wanted: capacity(daemon.flows, &desired.services),
+        least: needed(daemon.flows, &desired.services),
+    };
+    let plane = DataPlane::find(daemon, hash_key(secret), &room, &indices)?;
     let (mut controller, tables) =
         Controller::start(plane.load()?, desired.clone(), generation.number).await?;
     let interfaces: Vec<(String, u32)> = config.daemon.interfaces.into_iter().zip(indices).collect();
@@ -209,24 +212,39 @@ fn secret(config: &Config) -> Result<[u8; 16], DaemonError> {
     Ok(key)
 }
 
-/// Room for twice the services that are wanted, never less than the default, and for as many flows as is said.
+/// Room for the services that are wanted and some more, never less than the default, and for as many flows as is said.
 fn capacity(flows: u32, services: &Services) -> Capacity {
     let default = Capacity::default();
-    let twice = |needed: usize| u32::try_from(needed * 2).unwrap_or(u32::MAX).checked_next_power_of_two();
-    let room = |needed: usize, least: u32| twice(needed).unwrap_or(1 << 31).max(least);
+    let needed = needed(flows, services);
+    Capacity {
+        services: roomy(needed.services).max(default.services),
+        slots: roomy(needed.slots).max(default.slots),
+        backends: roomy(needed.backends).max(default.backends),
+        limiters: roomy(needed.limiters).max(default.limiters),
+        ..needed
+    }
+}
+
+/// Room for the services that are wanted, and no more: tables that have it are not left for others.
+fn needed(flows: u32, services: &Services) -> Capacity {
+    let rows = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let backends =
         services.values().map(|service| (service.backends.len() * 2).next_power_of_two().max(8)).sum();
     Capacity {
-        services: room(services.len(), default.services),
-        slots: room(services.values().map(|service| service.table_size as usize + 16).sum(), default.slots),
-        backends: room(backends, default.backends),
-        limiters: room(
-            services.values().map(|service| services.limiters_met(service).count()).sum(),
-            default.limiters,
-        ),
+        services: rows(services.len()),
+        slots: rows(services.values().map(|service| service.table_size as usize + 16).sum()),
+        backends: rows(backends),
+        limiters: rows(services.values().map(|service| services.limiters_met(service).count()).sum()),
         flow_sets: flows.div_ceil(WAYS as u32).next_power_of_two(),
-        ..default
+        ..Capacity::default()
     }
+}
+
+/// A quarter more, rounded up by an eighth at most.
+fn roomy(needed: u32) -> u32 {
+    let more = needed.saturating_add(needed / 4);
+    let step = more.checked_next_power_of_two().map_or(1 << 28, |power| power / 8).max(1);
+    more.checked_next_multiple_of(step).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -237,5 +255,17 @@ mod tests {
     fn there_is_room_for_as_many_flows_as_is_said() {
         let sets = |flows: u32| capacity(flows, &Services::new()).flow_sets;
         assert_eq!([8, 9, 5_000, 1 << 20, 1 << 26].map(sets), [1, 2, 1_024, 1 << 17, 1 << 23]);
+    }
+
+    #[test]
+    fn there_is_room_for_a_quarter_more_and_little_beyond() {
+        for needed in [0, 1, 7, 1_000, 16_397_000, u32::MAX / 2, u32::MAX] {
+            let (room, quarter) = (u64::from(roomy(needed)), u64::from(needed) * 5 / 4);
+            assert!(
+                room >= quarter.min(u32::MAX.into()) && room <= quarter + quarter / 4 + 1,
+                "{needed}: {room}"
+            );
+        }
+        assert_eq!(capacity(8, &Services::new()), Capacity { flow_sets: 1, ..Capacity::default() });
     }
 }

@@ -157,7 +157,7 @@ fn is_no_neighbor(outcome: &Result<NextHop, Unreachable>) -> bool {
 /// The next hop over `lb0` to the peer.
 fn to_peer(gateway: Option<&str>, source: &str) -> NextHop {
     NextHop {
-        interface: "lb0".to_owned(),
+        interface: "lb0".into(),
         ifindex: ifindex(),
         gateway: gateway.map(address),
         source: address(source),
@@ -169,7 +169,7 @@ fn to_peer(gateway: Option<&str>, source: &str) -> NextHop {
 
 fn on_link(lab: &mut Lab) {
     for (target, source) in ON_LINK.iter().zip(["10.0.0.1", "fd00::1"]) {
-        let missing = Unreachable::NoNeighbor { interface: "lb0".to_owned(), address: address(target) };
+        let missing = Unreachable::NoNeighbor { interface: "lb0".into(), address: address(target) };
         assert_eq!(lab.resolve_one(target), Err(missing));
         assert_eq!(lab.until(target, Result::is_ok), Ok(to_peer(None, source)));
     }
@@ -278,7 +278,7 @@ fn link_down(lab: &mut Lab) {
     for target in ON_LINK {
         lab.until(target, Result::is_ok).expect("waited for");
         lab.cable.peer.ip("link set peer0 down");
-        let down = Unreachable::LinkDown { interface: "lb0".to_owned() };
+        let down = Unreachable::LinkDown { interface: "lb0".into() };
         assert_eq!(lab.until(target, |outcome| !is_no_neighbor(outcome) && outcome.is_err()), Err(down));
         lab.cable.peer.ip("link set peer0 up");
         // IPv6 addresses do not survive their link.
@@ -290,7 +290,7 @@ fn link_down(lab: &mut Lab) {
 
 fn not_ethernet(lab: &mut Lab) {
     ip("route add 10.9.0.0/16 dev lo");
-    let refused = Unreachable::NotEthernet { interface: "lo".to_owned() };
+    let refused = Unreachable::NotEthernet { interface: "lo".into() };
     assert_eq!(lab.resolve_one("10.9.1.1"), Err(refused));
 }
 

@@ -87,6 +87,8 @@ pub(super) struct Core<D> {
     behind: bool,
     /// Services that something was learned about which the tables do not follow yet.
     pending: Touched,
+    /// Whether flows may be remembered that no slot needs.
+    untidy: bool,
     /// Whether the tables follow what is learned. Before, a daemon that finds them filled gathers what it has to know.
     begun: bool,
     /// What time does to backends.
@@ -115,6 +117,7 @@ impl<D: Datapath> Core<D> {
             interfaces: BTreeMap::new(),
             behind: false,
             pending: Touched::All,
+            untidy: false,
             begun: true,
             phases: Phases::default(),
             started: Instant::now(),
@@ -134,6 +137,11 @@ impl<D: Datapath> Core<D> {
         let touched = self.services.values().filter(reached).map(|service| service.name.clone());
         self.pending.add(touched.collect());
         self.catch_up()
+    }
+
+    /// Whether there is a way to every backend, and the tables follow it.
+    pub(super) fn reaches_all(&self) -> bool {
+        !self.behind && self.next_hops.values().all(Result::is_ok)
     }
 
     /// Takes in the ways to backends that are about to be added.
@@ -182,7 +190,12 @@ impl<D: Datapath> Core<D> {
     /// Lets the tables follow what was learned: it cannot be refused, so a failure is remembered.
     fn catch_up(&mut self) -> Result<(), ReconcileError> {
         self.behind = true;
-        if self.begun { self.reconcile().map(drop) } else { Ok(()) }
+        if !self.begun {
+            return Ok(());
+        }
+        let result = self.reconcile();
+        self.tidy();
+        result.map(drop)
     }
 
     /// Where everything would stand if these services were wanted, of which some differ from those wanted now; and which are
@@ -204,6 +217,7 @@ impl<D: Datapath> Core<D> {
 
     /// Brings the tables to what follows from everything that is known.
     fn reconcile(&mut self) -> Result<Moves, ReconcileError> {
+        self.tidy();
         let (mut placement, phases, touched) = self.next_placement(&self.services, Touched::NONE)?;
         let hop = |address| self.next_hops.get(&address)?.as_ref().ok();
         let mut image = render_from(&self.image, &placement, &self.services, &touched, hop);
@@ -227,10 +241,15 @@ impl<D: Datapath> Core<D> {
         if let Err(error) = self.close_accounts() {
             tracing::error!("the counts of backends that were moved or removed are lost: {error}");
         }
-        if leaves_flows {
+        self.untidy = leaves_flows;
+        Ok(moved)
+    }
+
+    /// Forgets what a step has left that no slot needs. It must be done before the next step, and nobody need wait for it.
+    pub(super) fn tidy(&mut self) {
+        if std::mem::take(&mut self.untidy) {
             self.forget_what_is_over();
         }
-        Ok(moved)
     }
 
     /// Carries over what was counted in rows that were given up, also for a daemon that comes after this one.
@@ -245,9 +264,14 @@ impl<D: Datapath> Core<D> {
         Ok(())
     }
 
-    /// Whether there are slots on the way from one backend to another, for [`Self::sweep`] to look after.
-    pub(super) fn has_moving_slots(&self) -> bool {
+    /// Whether there are slots on the way from one backend to another.
+    fn has_moving_slots(&self) -> bool {
         self.placement.is_moving()
+    }
+
+    /// Whether there is anything for [`Self::sweep`] to do.
+    pub(super) fn needs_sweeping(&self) -> bool {
+        self.has_moving_slots() || self.untidy
     }
 
     /// Looks at all remembered flows, and brings those slots to rest that need to remember none.
@@ -255,11 +279,12 @@ impl<D: Datapath> Core<D> {
         // From here on every packet has seen the slots as they are, and what was remembered before can be seen.
         self.datapath.settle();
         let found = janitor::walk(&mut self.datapath, &self.placement);
+        self.untidy = false;
         let now = self.datapath.clock();
         match self.placement.calmed(|slot| found.dissents(slot), janitor::MARGIN, now) {
             Some(placement) => {
                 self.store_slots(placement)?;
-                self.forget_what_is_over();
+                self.untidy = true;
             }
             None => self.record_pressure(found.flows),
         }
@@ -478,7 +503,7 @@ impl<D: Datapath> Core<D> {
             warnings.push(format!(
                 "service {name}: no backend takes new flows, those there are go on (lb backend list {name})"
             ));
-        } else if placed.is_none_or(|placed| placed.table().is_empty()) {
+        } else if !placed.is_some_and(Placed::is_open) {
             warnings.push(format!(
                 "service {name}: no backend takes traffic, its packets are dropped (lb backend list {name})"
             ));

@@ -40,6 +40,8 @@ pub use pipeline::{Files, LocalVip, check_local_vips, check_no_local_vip};
 
 /// How often next hops are looked up without news from the kernel, so that neighbours nobody asks for stay known.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
+/// Of which in one all is looked up, whatever the kernel has told.
+const ROUNDS: u32 = 12;
 
 /// How often remembered flows are looked at while slots move.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -320,6 +322,15 @@ impl<D: Datapath + 'static> Controller<D> {
         tell_passing(self.look_up(&BTreeSet::new()).await.map(drop))
     }
 
+    /// Keeps what is known of the way to backends true: all of it is looked up if anything is not as it should be, or if told.
+    async fn keep_up(&mut self, all: bool) -> Result<(), ControllerError> {
+        let others = self.neighbors.keep_fresh().await?;
+        if others || all || !self.core.reaches_all() {
+            self.look_up(&BTreeSet::new()).await?;
+        }
+        Ok(())
+    }
+
     /// Works until every [`Handle`] is gone. `attachments` are told in the status, in the order of their counter rows.
     pub async fn run(mut self, attachments: &[Attachment]) -> Result<(), ControllerError> {
         let mut lookups = interval(LOOKUP_INTERVAL);
@@ -329,6 +340,7 @@ impl<D: Datapath + 'static> Controller<D> {
         let mut samples = interval(SAMPLES_INTERVAL);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut finished = Vec::new();
+        let mut rounds = 0;
         loop {
             let step = self.core.until_next_step();
             tokio::select! {
@@ -347,7 +359,7 @@ impl<D: Datapath + 'static> Controller<D> {
                 () = sleep(step.unwrap_or_default()), if step.is_some() => {
                     tell_passing(block_in_place(|| self.core.follow_time()).map_err(Into::into))?;
                 }
-                _ = sweeps.tick(), if self.core.has_moving_slots() => {
+                _ = sweeps.tick(), if self.core.needs_sweeping() => {
                     let begun = Instant::now();
                     tell_passing(block_in_place(|| self.core.sweep()).map_err(Into::into))?;
                     sweeps.reset_after(SWEEP_INTERVAL.max(begun.elapsed() * SWEEP_PARTS));
@@ -358,7 +370,8 @@ impl<D: Datapath + 'static> Controller<D> {
                 _ = lookups.tick() => {
                     self.core.datapath().relay_log();
                     tell_passing(self.core.watch_limiters().map_err(|error| ReconcileError::from(error).into()))?;
-                    self.follow_kernel().await?;
+                    rounds = (rounds + 1) % ROUNDS;
+                    tell_passing(self.keep_up(rounds == 0).await)?;
                 }
             }
         }
@@ -390,6 +403,7 @@ impl<D: Datapath + 'static> Controller<D> {
                 let result = block_in_place(|| self.core.commit(*edited, generation));
                 let changed = result.is_ok();
                 drop(answer.send(result));
+                block_in_place(|| self.core.tidy());
                 if changed {
                     self.checker.update(self.core.wanted_checks());
                     self.announced.send_replace(self.core.announced_vips());

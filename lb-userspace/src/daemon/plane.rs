@@ -8,7 +8,7 @@ use lb_common::hash::HashKey;
 use super::DaemonError;
 use crate::config::{DaemonSettings, OnExit};
 use crate::datapath::pins::Plan;
-use crate::datapath::{Attachment, Capacity, KernelDatapath, Pins};
+use crate::datapath::{Attachment, Capacity, KernelDatapath, Pins, Room};
 
 /// Where program and tables are.
 pub(super) struct DataPlane {
@@ -25,7 +25,7 @@ impl DataPlane {
     pub(super) fn find(
         settings: &DaemonSettings,
         key: HashKey,
-        capacity: Capacity,
+        room: &Room,
         indices: &[u32],
     ) -> Result<Self, DaemonError> {
         let on_exit = settings.on_exit;
@@ -33,12 +33,12 @@ impl DataPlane {
         let is_pinned = on_exit == OnExit::Keep || settings.pins.exists();
         let pinned = if is_pinned {
             let pins = Pins::open(&settings.pins)?;
-            let plan = pins.plan(&key, &capacity, indices)?;
+            let plan = pins.plan(&key, room, indices)?;
             Some((pins, plan))
         } else {
             None
         };
-        Ok(Self { key, capacity, indices: indices.to_vec(), pinned, on_exit })
+        Ok(Self { key, capacity: room.wanted, indices: indices.to_vec(), pinned, on_exit })
     }
 
     /// Loads the program onto its tables.

@@ -178,6 +178,21 @@ impl Default for Capacity {
     }
 }
 
+/// How much new tables should hold, and how much those that are there must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// What new tables hold.
+    pub wanted: Capacity,
+    /// What is needed.
+    pub least: Capacity,
+}
+
+impl From<Capacity> for Room {
+    fn from(capacity: Capacity) -> Self {
+        Self { wanted: capacity, least: capacity }
+    }
+}
+
 impl Capacity {
     /// Entries of a table.
     pub const fn entries(&self, table: Table) -> u32 {

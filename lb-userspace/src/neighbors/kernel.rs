@@ -63,7 +63,7 @@ pub(super) struct Path {
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
-    pub(super) name: String,
+    pub(super) name: std::sync::Arc<str>,
     /// `None` if it is not Ethernet.
     pub(super) mac: Option<Mac>,
     pub(super) mtu: u32,
@@ -251,11 +251,11 @@ fn mtu_of(metric: &RouteMetric) -> Option<u32> {
 fn link_of(message: &LinkMessage) -> Link {
     let flags = message.header.flags;
     let running = flags.contains(LinkFlags::Up | LinkFlags::Running);
-    let mut link = Link { name: format!("#{}", message.header.index), mac: None, mtu: 0, running };
+    let mut link = Link { name: format!("#{}", message.header.index).into(), mac: None, mtu: 0, running };
     let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
     for attribute in &message.attributes {
         match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::IfName(name) => link.name = name.as_str().into(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) if ethernet => link.mac = bytes.as_slice().try_into().ok(),
             _ => {}

@@ -16,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ use probes::Probes;
 
 /// Some sysctls change routing without an event, so looked-up routes are looked up again when no event arrives, too: in every
 /// round a twelfth of them, which takes a minute, and never more than so many, or whoever waits would wait for long.
-const ROUTES_A_ROUND: usize = 1000;
+const ROUTES_A_ROUND: usize = 250;
 const ROUNDS_FOR_ALL: usize = 12;
 
 /// A MAC address.
@@ -41,7 +42,7 @@ pub type NextHops = BTreeMap<IpAddr, Result<NextHop, Unreachable>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextHop {
     /// The egress interface's name.
-    pub interface: String,
+    pub interface: Arc<str>,
     /// The egress interface's index.
     pub ifindex: u32,
     /// The router the frame goes to; `None` if the backend is on the link. It may be of the other family (RFC 5549).
@@ -104,13 +105,13 @@ pub enum Unreachable {
     )]
     LinkDown {
         /// The egress interface's name.
-        interface: String,
+        interface: Arc<str>,
     },
     /// The egress interface has no MAC addresses.
     #[error("interface {interface} does not carry Ethernet frames: route the backend over one that does")]
     NotEthernet {
         /// The egress interface's name.
-        interface: String,
+        interface: Arc<str>,
     },
     /// The balancer has no address of the backend's family to send from.
     #[error(
@@ -120,7 +121,7 @@ pub enum Unreachable {
         /// The backend's address.
         address: IpAddr,
         /// The egress interface's name.
-        interface: String,
+        interface: Arc<str>,
     },
     /// Nobody answered for the next hop's address, or nobody has yet.
     #[error(
@@ -129,7 +130,7 @@ pub enum Unreachable {
     )]
     NoNeighbor {
         /// The egress interface's name.
-        interface: String,
+        interface: Arc<str>,
         /// The address that was asked for: the gateway's or the backend's.
         address: IpAddr,
     },
@@ -173,7 +174,9 @@ pub enum NeighborsError {
 pub struct Neighbors {
     kernel: Kernel,
     monitor: Monitor,
-    routes: HashMap<IpAddr, Route>,
+    routes: BTreeMap<IpAddr, Route>,
+    /// The neighbours that routes lead to.
+    in_use: BTreeSet<NeighborKey>,
     /// The last address whose route was looked up again.
     refreshed: Option<IpAddr>,
     own_macs: BTreeMap<u32, Mac>,
@@ -190,8 +193,8 @@ impl Neighbors {
         let monitor = Monitor::start(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
         let kernel = Kernel::connect(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
         let probes = Probes::default();
-        let (routes, own_macs) = (HashMap::new(), BTreeMap::new());
-        Ok(Self { kernel, monitor, routes, refreshed: None, own_macs, probes, tasks })
+        let (routes, in_use, own_macs) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Ok(Self { kernel, monitor, routes, in_use, refreshed: None, own_macs, probes, tasks })
     }
 
     /// Resolves every address, and asks the kernel to find neighbours that are missing, failed or stale.
@@ -199,7 +202,12 @@ impl Neighbors {
     /// It does not wait for the neighbours that it asks for: [`Neighbors::changed`] completes when they answer. To be
     /// called again then, and every few seconds so that silent neighbours are asked again.
     pub async fn resolve(&mut self, targets: &BTreeSet<IpAddr>) -> Result<NextHops, NeighborsError> {
-        self.refresh_routes(targets).await?;
+        if self.monitor.take_topology_change() {
+            self.routes.clear();
+        }
+        self.routes.retain(|address, _| targets.contains(address));
+        self.in_use.clear();
+        self.look_up_routes(targets).await?;
         let links = self.kernel.links().await?;
         // From here on a change of these neighbours wakes `changed`, so none is missed between the listing and its use.
         self.monitor.watch(self.routes.iter().filter_map(|(address, route)| route.neighbor(*address)));
@@ -234,7 +242,8 @@ impl Neighbors {
         let resolved: Vec<_> = answers
             .map(|(target, route)| (target, resolve::next_hop(target, route, links, &neighbors)))
             .collect();
-        self.probe(&resolved, &neighbors).await?;
+        self.note_use(&resolved);
+        self.probe(&neighbors).await?;
         Ok(resolved.into_iter().collect())
     }
 
@@ -251,23 +260,26 @@ impl Neighbors {
         self.monitor.changed().await
     }
 
-    /// Looks up the routes that are not known, all of them after an event, and some that have been known for long.
-    async fn refresh_routes(&mut self, targets: &BTreeSet<IpAddr>) -> Result<(), NeighborsError> {
-        if self.monitor.take_topology_change() {
-            self.routes.clear();
-        }
-        self.routes.retain(|address, _| targets.contains(address));
-        let count = targets.len().div_ceil(ROUNDS_FOR_ALL).min(ROUTES_A_ROUND);
+    /// Has the kernel confirm what it knows of neighbours in use, and looks some routes up again; says whether any is another
+    /// one now. To be called every few seconds.
+    pub async fn keep_fresh(&mut self) -> Result<bool, NeighborsError> {
+        let neighbors = self.kernel.neighbors().await?;
+        self.probe(&neighbors).await?;
+        let count = self.routes.len().div_ceil(ROUNDS_FOR_ALL).min(ROUTES_A_ROUND);
         let first = self.refreshed.map_or(Bound::Unbounded, Bound::Excluded);
-        let aged: Vec<IpAddr> = targets.range((first, Bound::Unbounded)).copied().take(count).collect();
+        let aged: Vec<IpAddr> =
+            self.routes.range((first, Bound::Unbounded)).map(|(target, _)| *target).take(count).collect();
         // At the end it begins anew.
         self.refreshed = aged.last().copied();
-        for target in &aged {
-            self.routes.remove(target);
+        let mut any = false;
+        for target in aged {
+            let route = self.kernel.route(target).await?;
+            any |= self.routes.insert(target, route) != Some(route);
         }
-        self.look_up_routes(targets).await
+        Ok(any)
     }
 
+    /// Looks up the routes that are not known.
     async fn look_up_routes(&mut self, targets: &BTreeSet<IpAddr>) -> Result<(), NeighborsError> {
         for target in targets {
             if !self.routes.contains_key(target) {
@@ -278,22 +290,22 @@ impl Neighbors {
         Ok(())
     }
 
-    /// Asks the kernel to find the neighbours that `resolved` lacks or doubts, each at most as often as [`Probes`] says.
-    async fn probe(
-        &mut self,
-        resolved: &[(IpAddr, Result<NextHop, Unreachable>)],
-        neighbors: &HashMap<NeighborKey, Neighbor>,
-    ) -> Result<(), NeighborsError> {
-        let keys: BTreeSet<NeighborKey> = resolved
+    /// Takes note of the neighbours that `resolved` uses or lacks.
+    fn note_use(&mut self, resolved: &[(IpAddr, Result<NextHop, Unreachable>)]) {
+        let keys = resolved
             .iter()
             .filter(|(_, outcome)| matches!(outcome, Ok(_) | Err(Unreachable::NoNeighbor { .. })))
-            .filter_map(|(target, _)| self.routes.get(target)?.neighbor(*target))
-            .collect();
+            .filter_map(|(target, _)| self.routes.get(target)?.neighbor(*target));
+        self.in_use.extend(keys);
+    }
+
+    /// Asks the kernel to find neighbours in use that are missing or doubtful, each at most as often as [`Probes`] says.
+    async fn probe(&mut self, neighbors: &HashMap<NeighborKey, Neighbor>) -> Result<(), NeighborsError> {
         let now = Instant::now();
         self.probes.forget_before(now);
-        for key in keys {
-            if self.probes.due(key, neighbors.get(&key), now) {
-                self.kernel.probe(key).await?;
+        for key in &self.in_use {
+            if self.probes.due(*key, neighbors.get(key), now) {
+                self.kernel.probe(*key).await?;
             }
         }
         Ok(())
@@ -307,7 +319,7 @@ mod tests {
     #[test]
     fn a_next_hop_reads_like_a_route() {
         let on_link = NextHop {
-            interface: "eth0".to_owned(),
+            interface: "eth0".into(),
             ifindex: 2,
             gateway: None,
             source: [10, 0, 0, 2].into(),

@@ -55,7 +55,7 @@ mod tests {
     const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
     fn ethernet() -> Link {
-        Link { name: "eth0".to_owned(), mac: Some(OURS), mtu: 1500, running: true }
+        Link { name: "eth0".into(), mac: Some(OURS), mtu: 1500, running: true }
     }
 
     fn routed() -> Path {
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_routed_backend_is_reached_through_its_gateway() {
         let expected = NextHop {
-            interface: "eth0".to_owned(),
+            interface: "eth0".into(),
             ifindex: 2,
             gateway: Some(GATEWAY),
             source: SOURCE,

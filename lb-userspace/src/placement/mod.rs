@@ -122,8 +122,13 @@ impl Placed {
     }
 
     /// The backend that should own each slot; empty while none takes new flows.
-    pub fn table(&self) -> &[BackendId] {
+    pub fn table(&self) -> Vec<BackendId> {
         self.slots.table()
+    }
+
+    /// Whether any backend takes new flows.
+    pub fn is_open(&self) -> bool {
+        self.slots.is_open()
     }
 
     /// Slots that each backend should own.

@@ -1,6 +1,5 @@
 //! The slots of one service: the Maglev table they follow, and the flows they keep on the way there.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +41,8 @@ impl FromIterator<BackendId> for Ids {
 pub(super) struct Slots {
     candidates: Vec<Candidate>,
     alive: Ids,
-    /// Who should own each slot: the Maglev table. Empty while no backend takes new flows.
-    table: Arc<[BackendId]>,
+    /// Whether any backend takes new flows: then the owners of the slots are those of the Maglev table.
+    open: bool,
     /// What stands in the tables. Empty while no backend is alive.
     words: Arc<[Slot]>,
     /// When each moving slot started to move, in nanoseconds of the flows' clock; empty if none moves.
@@ -74,34 +73,30 @@ impl Slots {
         if same_table && alive == self.alive {
             return self.clone();
         }
-        let table =
-            if same_table { Arc::clone(&self.table) } else { maglev::build(&candidates, size).into() };
-        let next = Self { candidates, alive, table, ..Self::default() };
+        let table = if same_table { self.table() } else { maglev::build(&candidates, size) };
+        let next = Self { candidates, alive, open: !table.is_empty(), ..Self::default() };
         if kept && !next.alive.is_empty() {
-            next.advanced_from(self, size)
+            next.advanced_from(self, table, size)
         } else {
-            let words = next.table.iter().map(|owner| Slot::settled(*owner)).collect();
+            let words = table.iter().map(|owner| Slot::settled(*owner)).collect();
             Self { words, ..next }
         }
     }
 
-    fn advanced_from(self, old: &Self, size: TableSize) -> Self {
-        let owners = self.owners_after(old, size);
+    fn advanced_from(self, old: &Self, table: Vec<BackendId>, size: TableSize) -> Self {
+        let owners = if self.open { table } else { self.heirs_of(old, size) };
         let mut since: Vec<u64> = Vec::with_capacity(old.words.len());
         let advance = |(at, (slot, owner)): (usize, (&Slot, &BackendId))| {
             let first = if slot.is_moving() { old.since[at] } else { UNPUBLISHED };
             since.push(first);
             slot.advance(*owner, |id| self.alive.contains(id))
         };
-        let words = old.words.iter().zip(&*owners).enumerate().map(advance).collect();
+        let words = old.words.iter().zip(&owners).enumerate().map(advance).collect();
         self.with_words(words, since)
     }
 
-    /// Who is to own each slot: whom the table names, else, if nobody takes new flows, whoever can keep the old ones.
-    fn owners_after(&self, old: &Self, size: TableSize) -> Cow<'_, [BackendId]> {
-        if !self.table.is_empty() {
-            return Cow::Borrowed(&self.table);
-        }
+    /// Who is to own each slot while nobody takes new flows: whoever can keep the old ones.
+    fn heirs_of(&self, old: &Self, size: TableSize) -> Vec<BackendId> {
         let living = self.candidates.iter().filter(|candidate| self.alive.contains(candidate.id));
         let living: Vec<Candidate> = living.map(|candidate| Candidate { weight: 1, ..*candidate }).collect();
         let keep = |(slot, heir): (&Slot, BackendId)| {
@@ -163,9 +158,14 @@ impl Slots {
         &self.words
     }
 
-    /// Who should own each slot.
-    pub(super) fn table(&self) -> &[BackendId] {
-        &self.table
+    /// The Maglev table: who should own each slot. Empty while no backend takes new flows.
+    pub(super) fn table(&self) -> Vec<BackendId> {
+        if self.open { self.words.iter().map(|slot| slot.current()).collect() } else { Vec::new() }
+    }
+
+    /// Whether any backend takes new flows.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
     }
 
     /// How many slots move.
@@ -180,7 +180,7 @@ impl Slots {
 
     /// Whether the slots are there for the flows they have, and for no new ones.
     pub(super) fn is_closed(&self) -> bool {
-        self.table.is_empty() && !self.words.is_empty()
+        !self.open && !self.words.is_empty()
     }
 
     /// What became of the slots since they were `old`.

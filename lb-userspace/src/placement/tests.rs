@@ -109,7 +109,7 @@ fn slots_of(placement: &Placement) -> Vec<(u16, u16, bool)> {
 /// The entry of `web` when all next hops are known, and which of its three backends are usable.
 fn rendered(placement: &Placement, wanted: &Services) -> (lb_common::layout::ServiceEntry, [bool; 3]) {
     let hop = NextHop {
-        interface: "eth0".to_owned(),
+        interface: "eth0".into(),
         ifindex: 2,
         gateway: None,
         source: IpAddr::from([10, 0, 0, 1]),

@@ -1,10 +1,12 @@
 //! The state directory.
 
+use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use lz4_flex::frame::{FrameDecoder, FrameEncoder};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -178,7 +180,7 @@ impl Directory {
             io::ErrorKind::NotFound => StateError::Missing { number },
             _ => StateError::Read { file: file.clone(), source },
         })?;
-        String::from_utf8(bytes).map_err(|_| StateError::Text { file, source: TextError::Sum })
+        unpack(bytes).ok_or(StateError::Text { file, source: TextError::Sum })
     }
 
     fn decode(&self, number: u64) -> Result<(Generation, Desired), StateError> {
@@ -249,8 +251,36 @@ fn lock(path: &Path) -> Result<File, StateError> {
 fn write_durably(file: &Path, text: &str) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(&pack(text))?;
     file.sync_all()
+}
+
+/// Texts longer than this are compressed: who waits for a change waits for the disk.
+const LONG: usize = 256 * 1024;
+
+/// The first bytes of an LZ4 frame (the magic number of the frame format); no text begins with them.
+const LZ4: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
+
+/// A text as a file holds it: as it is, or, if it is long, as an LZ4 frame, which `lz4cat` reads.
+fn pack(text: &str) -> Cow<'_, [u8]> {
+    let compressed = || {
+        let mut encoder = FrameEncoder::new(Vec::new());
+        encoder.write_all(text.as_bytes()).ok()?;
+        encoder.finish().ok()
+    };
+    // Compression into memory does not fail; if it did, the text as it is would do.
+    let packed = (text.len() > LONG).then(compressed).flatten();
+    packed.map_or(Cow::Borrowed(text.as_bytes()), Cow::Owned)
+}
+
+/// The text in a file, unless it is none.
+fn unpack(bytes: Vec<u8>) -> Option<String> {
+    if !bytes.starts_with(&LZ4) {
+        return String::from_utf8(bytes).ok();
+    }
+    let mut text = String::new();
+    FrameDecoder::new(&bytes[..]).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 impl Store for Directory {

@@ -274,7 +274,7 @@ fn move_slot(slot: Slot) -> Option<Slot> {
 /// A way to every backend: back out of the interface that test runs pretend to come from.
 fn next_hops(services: &Services) -> BTreeMap<IpAddr, NextHop> {
     let hop = |address: IpAddr| NextHop {
-        interface: "lo".to_owned(),
+        interface: "lo".into(),
         ifindex: 1,
         gateway: None,
         source: if address.is_ipv4() {

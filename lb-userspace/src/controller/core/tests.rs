@@ -62,7 +62,7 @@ fn backend(last: u8) -> Backend {
 
 fn hop(last: u8) -> NextHop {
     NextHop {
-        interface: "eth0".to_owned(),
+        interface: "eth0".into(),
         ifindex: 2,
         gateway: None,
         source: Ipv4Addr::new(10, 0, 1, 254).into(),
@@ -343,7 +343,7 @@ fn a_report_of_a_backend_that_is_gone_is_ignored() {
 #[test]
 fn an_unreachable_backend_has_no_slots() {
     let mut core = core();
-    let silent = Unreachable::NoNeighbor { interface: "eth0".to_owned(), address: endpoint(1).address };
+    let silent = Unreachable::NoNeighbor { interface: "eth0".into(), address: endpoint(1).address };
     let behind_router = NextHop { gateway: Some(Ipv4Addr::new(10, 0, 1, 253).into()), ..hop(2) };
     core.set_next_hops(NextHops::from([
         (endpoint(1).address, Err(silent)),

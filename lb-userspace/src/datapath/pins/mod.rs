@@ -26,7 +26,7 @@ use self::error::mount_for;
 pub(crate) use self::links::PinnedLinkFacts;
 use self::lock::{Lock, Locked};
 pub(crate) use self::tables::Plan;
-use super::Capacity;
+use super::Room;
 
 /// Where everything is pinned unless told otherwise.
 pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lb";
@@ -73,8 +73,8 @@ impl Pins {
     }
 
     /// What a daemon with this key and need of room goes on with, or begins.
-    pub(crate) fn plan(&self, key: &HashKey, wanted: &Capacity, indices: &[u32]) -> Result<Plan, PinsError> {
-        tables::plan(&self.root, &self.links()?, key, wanted, indices)
+    pub(crate) fn plan(&self, key: &HashKey, room: &Room, indices: &[u32]) -> Result<Plan, PinsError> {
+        tables::plan(&self.root, &self.links()?, key, room, indices)
     }
 
     /// The links that are pinned.

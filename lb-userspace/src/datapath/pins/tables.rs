@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher24;
 
 use super::super::mapping::Mapping;
 use super::super::maps::{MapKind, kept_maps};
-use super::super::{BALANCER_OBJECT, Capacity, NO_INTERFACE, Table};
+use super::super::{BALANCER_OBJECT, Capacity, NO_INTERFACE, Room, Table};
 use super::links::PinnedLinkFacts;
 use super::{PinsError, make, names, remove_all};
 
@@ -73,9 +73,10 @@ pub(super) fn plan(
     root: &Path,
     links: &[PinnedLinkFacts],
     key: &HashKey,
-    wanted: &Capacity,
+    room: &Room,
     indices: &[u32],
 ) -> Result<Plan, PinsError> {
+    let Room { wanted, least } = room;
     let is_live = |set: &Set| links.iter().any(|link| set.programs.contains(&link.program));
     let kind = format!("tables-{FORMAT}-{:08x}-", digest(bytemuck::bytes_of(key)));
     let mut found: Vec<(Set, Capacity)> = Vec::new();
@@ -90,13 +91,13 @@ pub(super) fn plan(
         }
     }
     // Tables that packets are forwarded by come first, and among them those that can be kept.
-    found.sort_by_key(|(set, capacity)| (is_live(set), capacity.covers(wanted)));
+    found.sort_by_key(|(set, capacity)| (is_live(set), capacity.covers(least)));
     let chosen = found.pop();
     for (set, _) in found.iter().filter(|(set, _)| !is_live(set)) {
         remove_all(&set.directory)?;
     }
     let (directory, capacity, rows) = match chosen {
-        Some((set, capacity)) if capacity.covers(wanted) => {
+        Some((set, capacity)) if capacity.covers(least) => {
             check(&set.directory, &capacity)?;
             let rows = rows_in(&set.directory);
             (set.directory, capacity, rows)

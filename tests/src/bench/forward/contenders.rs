@@ -150,7 +150,7 @@ fn next_hops(links: [(Link, u32); 2]) -> BTreeMap<IpAddr, NextHop> {
     let hops = links.into_iter().flat_map(|(link, ifindex)| {
         link.hosts().map(move |host| {
             let hop = NextHop {
-                interface: link.device(),
+                interface: link.device().into(),
                 ifindex,
                 gateway: None,
                 source: link.gateway().into(),

@@ -176,7 +176,7 @@ fn slots_settle() {
         }
     }
     let mut seconds = 0;
-    while world.core.has_moving_slots() {
+    while world.core.needs_sweeping() {
         world.wait_a_second();
         seconds += 1;
         assert!(seconds < 600, "slots still move after ten minutes");
