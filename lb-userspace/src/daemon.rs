@@ -23,6 +23,7 @@ use crate::datapath::attach::interface_index;
 use crate::datapath::{
     AttachError, Attachment, Capacity, KernelDatapath, LoadError, PinsError, Room, SmokeError, check_host,
 };
+use crate::heap;
 use crate::metrics;
 use crate::model::Services;
 use crate::neighbors::local_addresses;
@@ -175,6 +176,7 @@ async fn serve(
     drop(control);
     let names: Vec<_> = attachments.iter().map(|a| format!("{} ({})", a.interface, a.mode.name())).collect();
     tracing::info!("forwarding on {}", names.join(", "));
+    heap::give_back();
     let result = tokio::select! {
         result = controller.run(attachments) => result.map_err(DaemonError::from),
         () = stop.wait() => Ok(()),

@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod decap;
 pub mod health;
+mod heap;
 pub mod metrics;
 pub mod model;
 pub mod neighbors;

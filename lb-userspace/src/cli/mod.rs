@@ -31,6 +31,7 @@ use crate::config::{DEFAULT_SOCKET, load, show_duration};
 use crate::daemon;
 use crate::datapath::Attachment;
 use crate::decap;
+use crate::heap;
 use crate::model::{Endpoint, ListName, Prefix};
 use crate::view::{AddBackend, Applied, DrainBackend, SetBackend};
 
@@ -137,6 +138,7 @@ fn endpoint(backend: &BackendArgs) -> Result<Endpoint, Failure> {
 }
 
 fn run_daemon(file: &Path, socket: Option<PathBuf>) -> Result<(), Failure> {
+    heap::share();
     let config = load(file).map_err(|error| Failure { exit: Exit::Refused, message: error.to_string() })?;
     start_log()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -23,6 +23,7 @@ use super::edits::Edited;
 use crate::config::{
     Config, ConfigError, DaemonSettings, Digest, Text, changed_settings, digest, load, parse_text,
 };
+use crate::heap;
 use crate::model::Desired;
 use crate::model::diff::{diff, lines};
 use crate::state::{Beginning, Confirm, Generation, Origin, Store, unix_now};
@@ -341,7 +342,10 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
         let confirm_within = confirm_within.filter(|_| !differences.is_empty());
         let must = matches!(origin, Origin::Unconfirmed { .. });
         let edited = Edited::whole(desired, summary);
-        self.take(Step { edited, origin, base, changes, confirm_within, must }).await
+        let applied = self.take(Step { edited, origin, base, changes, confirm_within, must }).await;
+        // Reading a whole configuration has taken much more than what stays of it.
+        heap::give_back();
+        applied
     }
 
     /// The keys of `[daemon]` that take a restart.

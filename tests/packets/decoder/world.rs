@@ -96,7 +96,7 @@ fn service(name: String, way: u8, vip: IpAddr, protocol: Protocol) -> Service {
 fn next_hop(address: IpAddr) -> NextHop {
     let source = backend(253, address.is_ipv6());
     let (source_mac, mac) = (INGRESS_MAC, [2, 0xbe, 0, 0, 0, 1]);
-    NextHop { interface: "lo".to_owned(), ifindex: INGRESS, gateway: None, source, source_mac, mac, mtu: MTU }
+    NextHop { interface: "lo".into(), ifindex: INGRESS, gateway: None, source, source_mac, mac, mtu: MTU }
 }
 
 /// The host.
