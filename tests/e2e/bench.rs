@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         "bench": a_case_costs_more_than_its_floor,
         an_unknown_case_is_named,
         forwarded_packets_are_counted_and_none_is_lost,
+        changes_of_a_daemon_are_timed,
         nothing_is_left_after_an_interrupt,
     ]
 }
@@ -85,6 +86,20 @@ fn ensure_forwarded(forward: &Value) -> Result<()> {
     let ratios =
         ["ratio_to_reflector", "ratio_to_nftables"].map(|name| forward[name].as_f64().unwrap_or_default());
     ensure!(ratios[0] > 0.1 && ratios[1] > 1.0, "{forward}");
+    Ok(())
+}
+
+fn changes_of_a_daemon_are_timed(_: Tools) -> Result<()> {
+    let sizes = ["--services", "20", "--backends", "10", "--table-size", "251", "--changes", "20"];
+    let report = report(&[&["control"][..], &sizes].concat())?;
+    let control = &report["control"];
+    let figure = |name| control[name].as_f64().with_context(|| format!("no {name} in {control}"));
+    let times = ["change_ms_p50", "change_ms_p99", "change_ms_max", "apply_ms"].map(figure);
+    let times = times.into_iter().collect::<Result<Vec<_>>>()?;
+    // A change is not over before it is on the disk, nor a start before the program is verified.
+    ensure!(times.is_sorted() && times.iter().all(|ms| *ms > 0.1), "{control}");
+    ensure!(figure("rss_mib")? > 1.0 && figure("peak_mib")? >= figure("rss_mib")?, "{control}");
+    ensure!(control["changes"] == 20 && figure("status_ms")? > 1.0, "{control}");
     Ok(())
 }
 

@@ -46,7 +46,7 @@ const ROUNDS: u32 = 12;
 /// How often remembered flows are looked at while slots move.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// Looking at them takes one part of so many of the time at most, however many they are.
-const SWEEP_PARTS: u32 = 50;
+const SWEEP_PARTS: u32 = 100;
 
 /// How often samples of packets over limits are fetched: there is room for what 60 CPUs tell meanwhile in a flood.
 const SAMPLES_INTERVAL: Duration = Duration::from_millis(200);

@@ -1,6 +1,5 @@
 //! The state directory.
 
-use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -10,7 +9,7 @@ use lz4_flex::frame::{FrameDecoder, FrameEncoder};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::text::{Renderer, encode_with, split};
+use super::text::{Renderer, split};
 use super::{Generation, KEPT, Store, TextError, decode};
 use crate::model::Desired;
 
@@ -96,6 +95,8 @@ pub struct Directory {
     lock: File,
     known: Vec<Generation>,
     renderer: Renderer,
+    /// The memory of the last file.
+    packed: Vec<u8>,
 }
 
 /// What was in the directory.
@@ -120,8 +121,13 @@ impl Directory {
             _ => {}
         }
         let lock = lock(path)?;
-        let mut directory =
-            Self { path: path.to_owned(), lock, known: Vec::new(), renderer: Renderer::default() };
+        let mut directory = Self {
+            path: path.to_owned(),
+            lock,
+            known: Vec::new(),
+            renderer: Renderer::default(),
+            packed: Vec::new(),
+        };
         let found = directory.look()?;
         Ok((directory, found))
     }
@@ -205,10 +211,10 @@ impl Directory {
     }
 
     /// Writes a file beside its place, makes it durable, and renames it into its place.
-    fn replace(&self, number: u64, text: &str) -> io::Result<()> {
+    fn replace(&self, number: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.file(number);
         let new = file.with_extension("toml.new");
-        let written = write_durably(&new, text).and_then(|()| fs::rename(&new, &file));
+        let written = write_durably(&new, bytes).and_then(|()| fs::rename(&new, &file));
         if written.is_err() {
             // If that fails too, the next start does it.
             drop(fs::remove_file(&new));
@@ -248,10 +254,10 @@ fn lock(path: &Path) -> Result<File, StateError> {
     }
 }
 
-fn write_durably(file: &Path, text: &str) -> io::Result<()> {
+fn write_durably(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
-    file.write_all(&pack(text))?;
+    file.write_all(bytes)?;
     file.sync_all()
 }
 
@@ -261,16 +267,21 @@ const LONG: usize = 256 * 1024;
 /// The first bytes of an LZ4 frame (the magic number of the frame format); no text begins with them.
 const LZ4: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
 
-/// A text as a file holds it: as it is, or, if it is long, as an LZ4 frame, which `lz4cat` reads.
-fn pack(text: &str) -> Cow<'_, [u8]> {
-    let compressed = || {
-        let mut encoder = FrameEncoder::new(Vec::new());
-        encoder.write_all(text.as_bytes()).ok()?;
-        encoder.finish().ok()
-    };
-    // Compression into memory does not fail; if it did, the text as it is would do.
-    let packed = (text.len() > LONG).then(compressed).flatten();
-    packed.map_or(Cow::Borrowed(text.as_bytes()), Cow::Owned)
+/// A text as a file holds it: as it is, or, if it is long, as an LZ4 frame, which `lz4cat` reads. Uses the memory of `bytes`.
+fn pack(text: &str, mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.clear();
+    if text.len() > LONG {
+        let mut encoder = FrameEncoder::new(bytes);
+        if encoder.write_all(text.as_bytes()).is_ok()
+            && let Ok(packed) = encoder.finish()
+        {
+            return packed;
+        }
+        // Compression into memory does not fail; if it did, the text as it is would do.
+        return text.into();
+    }
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
 }
 
 /// The text in a file, unless it is none.
@@ -285,9 +296,11 @@ fn unpack(bytes: Vec<u8>) -> Option<String> {
 
 impl Store for Directory {
     fn write(&mut self, generation: &Generation, desired: &Desired) -> Result<(), StateError> {
-        let text = encode_with(&mut self.renderer, generation, desired);
         let file = self.file(generation.number);
-        self.replace(generation.number, &text).map_err(|source| StateError::Write { file, source })?;
+        let bytes = pack(self.renderer.encode(generation, desired), std::mem::take(&mut self.packed));
+        let written = self.replace(generation.number, &bytes);
+        self.packed = bytes;
+        written.map_err(|source| StateError::Write { file, source })?;
         self.known.retain(|known| known.number != generation.number);
         self.known.push(generation.clone());
         self.forget_old();

@@ -37,39 +37,49 @@ struct Header {
     generation: Generation,
 }
 
-/// Renders services once: what is the same as the last time is copied.
+/// Writes generations as text. Services that are the same as the last time are copied, and the memory is used again.
 #[derive(Debug, Default)]
-pub(super) struct Renderer(BTreeMap<String, (Service, Arc<str>)>);
+pub(super) struct Renderer {
+    services: BTreeMap<String, (Service, Arc<str>)>,
+    text: String,
+}
 
 impl Renderer {
+    /// A generation as text.
+    pub(super) fn encode(&mut self, generation: &Generation, desired: &Desired) -> &str {
+        self.text.clear();
+        // The sum is known when the rest is.
+        self.text += &format!("{HEAD}{}\n", Digest::of(""));
+        let body = self.text.len();
+        // A header holds numbers and texts, for all of which TOML has a form.
+        self.text += &toml::to_string(&Header { generation: generation.clone() }).unwrap_or_default();
+        self.text += SEPARATOR;
+        self.render(desired);
+        let sum = Digest::of(&self.text[body..]).to_string();
+        self.text.replace_range(HEAD.len()..body - 1, &sum);
+        &self.text
+    }
+
     /// The same as [`render`](crate::config::render).
-    fn render(&mut self, desired: &Desired) -> String {
-        self.0.retain(|name, _| desired.services.contains_key(name));
-        let mut text = render_rest(desired);
+    fn render(&mut self, desired: &Desired) {
+        self.services.retain(|name, _| desired.services.contains_key(name));
+        self.text += &render_rest(desired);
         for (name, service) in &desired.services {
-            match self.0.get(name) {
-                Some((known, rendered)) if known == service => text += rendered,
+            match self.services.get(name) {
+                Some((known, rendered)) if known == service => self.text += rendered,
                 _ => {
                     let rendered = render_service(service);
-                    text += &rendered;
-                    self.0.insert(name.clone(), (service.clone(), rendered.into()));
+                    self.text += &rendered;
+                    self.services.insert(name.clone(), (service.clone(), rendered.into()));
                 }
             }
         }
-        text
     }
 }
 
 /// A generation as text.
 pub fn encode(generation: &Generation, desired: &Desired) -> String {
-    encode_with(&mut Renderer::default(), generation, desired)
-}
-
-pub(super) fn encode_with(renderer: &mut Renderer, generation: &Generation, desired: &Desired) -> String {
-    // A header holds numbers and texts, for all of which TOML has a form.
-    let header = toml::to_string(&Header { generation: generation.clone() }).unwrap_or_default();
-    let body = format!("{header}{SEPARATOR}{}", renderer.render(desired));
-    format!("{HEAD}{}\n{body}", Digest::of(&body))
+    Renderer::default().encode(generation, desired).to_owned()
 }
 
 /// What is told of the generation that a text holds, and the text of what is wanted.
@@ -108,7 +118,7 @@ mod tests {
             let mut renderer = Renderer::default();
             for (number, desired) in [(1, &first), (2, &second), (3, &first)] {
                 let generation = generation(number, desired);
-                let text = encode_with(&mut renderer, &generation, desired);
+                let text = renderer.encode(&generation, desired).to_owned();
                 prop_assert_eq!(&text, &encode(&generation, desired));
                 let (read, wanted) = decode(&text, "text".as_ref()).map_err(|e| TestCaseError::fail(e.to_string()))?;
                 prop_assert_eq!(read, generation);

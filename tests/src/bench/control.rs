@@ -1,7 +1,7 @@
 //! `lb-bench control`: how long a daemon with many services takes to start and to make a change, and what memory it takes.
 //!
 //! It is the real daemon, started as an operator does, and it is asked over its socket, as the command line does it. The
-//! answer to a change comes when its last slot is written and it is kept on the disk.
+//! answer to a change comes when its last slot is written and the change is on the disk.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -189,15 +189,14 @@ impl Trial {
         let client = Client::new(&files.socket);
         let begun = Instant::now();
         let mut process = Process::spawn("lb run", run_command(&tools.lb, &namespace, &files), &files.log)?;
-        wait::until(PATIENCE, "the daemon forwards", || {
-            ensure!(
-                process.ended()?.is_none() || interrupt::check().is_err(),
-                "{}",
-                process.failure("ended")
-            );
-            ensure!(process.log().contains("forwarding on"), "it is not ready yet");
-            Ok(())
+        let ended = wait::until(PATIENCE, "the daemon forwards", || {
+            let ended = process.ended()?;
+            ensure!(ended.is_some() || process.log().contains("forwarding on"), "it is not ready yet");
+            Ok(ended)
         })?;
+        if let Some(status) = ended {
+            return Err(process.failure(&format!("ended early ({status})")));
+        }
         let started = begun.elapsed();
         let cli = Cli::new(&tools.lb, &files, &namespace);
         let services = runtime.block_on(client.services())?;

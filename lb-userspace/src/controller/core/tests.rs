@@ -7,11 +7,13 @@ use lb_common::pipeline::{ServiceEvent, Tables};
 use super::super::edits::Edited;
 use super::super::{Change, ListChange};
 use super::*;
+use crate::datapath::Changes;
 use crate::datapath::faulty::Faulty;
 use crate::datapath::{Capacity, MemoryDatapath};
 use crate::health::CheckOutcome;
 use crate::model::{AdminState, Desired, ForwardMode, Protocol, ServiceOptions, Weight};
 use crate::neighbors::Unreachable;
+use crate::placement::render;
 use crate::view::Applied;
 
 mod faults;
@@ -43,6 +45,22 @@ impl<D: Datapath> Core<D> {
     fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
         let edited = Edited::by(&self.desired(), change)?;
         self.commit(edited, self.generation + 1)
+    }
+
+    /// What a look at all services would store, which a look at those that something has touched has not.
+    fn overlooked(&self) -> Option<String> {
+        let due = self.until_next_step().is_some_and(|wait| wait.is_zero());
+        if self.behind || due || !self.begun {
+            return None;
+        }
+        let (placement, ..) = self.next_placement(&self.services, Touched::All).unwrap();
+        let hop = |address| self.next_hops.get(&address)?.as_ref().ok();
+        let mut image = render(&placement, &self.services, hop);
+        image.interfaces.clone_from(&self.interfaces);
+        ask_lists(&mut image, self.side);
+        self.ledger.note(&mut image, &Touched::All);
+        let changes = self.image.changes(&image);
+        (changes != Changes::default()).then(|| format!("overlooked: {changes:?}"))
     }
 
     fn change_list(&mut self, change: &ListChange) -> Result<Applied, ChangeError> {

@@ -169,3 +169,31 @@ fn what_cannot_be_written_leaves_nothing() {
     fs::remove_dir(path.join("generation-2.toml.new")).unwrap();
     write(&mut directory, [2]);
 }
+
+/// What is long is compressed, what is damaged of it noticed.
+#[test]
+fn long_generations_take_little_room() {
+    let (_folder, path) = place();
+    let (mut directory, _) = open(&path);
+    let backend = |n: u32| format!("{{ address = \"10.0.{}.{}:80\" }}, ", n >> 8, n & 255);
+    let service = |host: u32| {
+        let backends: String = (host * 1000..host * 1000 + 1000).map(backend).collect();
+        format!(
+            "[[service]]\nname = \"s{host}\"\nvip = \"192.0.2.{host}:80\"\nprotocol = \"tcp\"\nmode = \"ipip\"\n\
+             backends = [{backends}]\n"
+        )
+    };
+    let text: String = (1..=10).map(service).collect();
+    let wanted = parse_text(&text, "text".as_ref()).unwrap().desired;
+    directory.write(&generation(1), &wanted).unwrap();
+    let file = path.join("generation-1.toml");
+    let bytes = fs::read(&file).unwrap();
+    assert!(bytes.starts_with(&LZ4) && bytes.len() < LONG, "{} bytes", bytes.len());
+    drop(directory);
+    let (directory, found) = open(&path);
+    assert_eq!(found.newest.map(|(_, desired)| desired), Some(wanted));
+    drop(directory);
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let (_, found) = open(&path);
+    assert!(found.newest.is_none() && found.damaged.len() == 1, "{:?}", found.damaged);
+}

@@ -325,6 +325,7 @@ impl World {
     /// What is wrong: flows that moved, slots or remembered flows that name what is not there.
     pub(super) fn mistakes(&mut self) -> Vec<String> {
         let mut mistakes = self.tables().traffic.get_mut().wrong.clone();
+        mistakes.extend(self.core.overlooked());
         let Core { placement, datapath, untidy, .. } = &self.core;
         let mut lots = Vec::new();
         for (name, placed) in placement.services() {
