@@ -1,4 +1,4 @@
-//! What the C library's allocator is told (mallopt(3), malloc_trim(3)): the third place of the daemon with `unsafe`.
+//! What the C library's allocator is told (`mallopt(3)`, `malloc_trim(3)`): the third place of the daemon with `unsafe`.
 //!
 //! Each thread would get an arena of its own, up to eight for every CPU, and keep what was freed in it. The daemon's threads
 //! allocate little at the same time, and a start or a reload much more than what stays: one arena for all, and what is free

@@ -49,7 +49,9 @@ impl Renderer {
     pub(super) fn encode(&mut self, generation: &Generation, desired: &Desired) -> &str {
         self.text.clear();
         // The sum is known when the rest is.
-        self.text += &format!("{HEAD}{}\n", Digest::of(""));
+        self.text += HEAD;
+        self.text += &Digest::of("").to_string();
+        self.text += "\n";
         let body = self.text.len();
         // A header holds numbers and texts, for all of which TOML has a form.
         self.text += &toml::to_string(&Header { generation: generation.clone() }).unwrap_or_default();

@@ -244,7 +244,7 @@ impl Trial {
     }
 }
 
-/// Mebibytes, from a line of `/proc/PID/status` (proc_pid_status(5)).
+/// Mebibytes, from a line of `/proc/PID/status` (`proc_pid_status(5)`).
 fn memory(process: u32, key: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).context("the daemon is gone")?;
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));

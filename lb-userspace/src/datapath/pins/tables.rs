@@ -73,10 +73,9 @@ pub(super) fn plan(
     root: &Path,
     links: &[PinnedLinkFacts],
     key: &HashKey,
-    room: &Room,
+    Room { wanted, least }: &Room,
     indices: &[u32],
 ) -> Result<Plan, PinsError> {
-    let Room { wanted, least } = room;
     let is_live = |set: &Set| links.iter().any(|link| set.programs.contains(&link.program));
     let kind = format!("tables-{FORMAT}-{:08x}-", digest(bytemuck::bytes_of(key)));
     let mut found: Vec<(Set, Capacity)> = Vec::new();
