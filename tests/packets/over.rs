@@ -141,7 +141,8 @@ fn a_heavy_source_is_told() -> Result<()> {
     let mut samples = Vec::new();
     let until = Instant::now() + Duration::from_secs(3);
     while Instant::now() < until {
-        wrapper.run(spoofed, SPOOFED, 7 * SPOOFED)?;
+        // A share this large stays far from the samples' own noise on a machine that runs only now and then, too.
+        wrapper.run(spoofed, SPOOFED, 2 * SPOOFED)?;
         let before = loaded.over()?;
         wrapper.run(heavy, 1, SPOOFED)?;
         truth += loaded.over()? - before;
@@ -157,7 +158,7 @@ fn a_heavy_source_is_told() -> Result<()> {
     }
     let told = weigh(&by_source.remove(&VipKey::v4(Ipv4Address::new(heavy))).unwrap_or_default());
     ensure!(near(told, truth) && told.0 > 5.0 * told.1, "{told:?} of the heavy source, {truth} in truth");
-    ensure!(by_source.len() > 1_000, "only {} others were told of", by_source.len());
+    ensure!(by_source.len() > 500, "only {} others were told of", by_source.len());
     let most = by_source.values().map(|samples| weigh(samples).0).fold(0.0, f64::max);
     ensure!(most < told.0 / 10.0, "a spoofed source is told to have sent {most}, the heavy one {told:?}");
     Ok(())
