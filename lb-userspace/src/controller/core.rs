@@ -24,7 +24,7 @@ use super::ledger::{Ledger, ServiceTotals};
 use super::limited::Limited;
 use super::{ChangeError, edits};
 use crate::config::limit_keys;
-use crate::datapath::{Attachment, Datapath, Image, NO_INTERFACE, TableError, apply};
+use crate::datapath::{Attachment, Datapath, Image, NO_INTERFACE, TableError, UnderWay, apply};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, NextHops};
@@ -89,6 +89,8 @@ pub(super) struct Core<D> {
     pending: Touched,
     /// Whether flows may be remembered that no slot needs.
     untidy: bool,
+    /// Whether a packet may be under way that has not seen the slots as they are.
+    under_way: UnderWay,
     /// Whether the tables follow what is learned. Before, a daemon that finds them filled gathers what it has to know.
     begun: bool,
     /// What time does to backends.
@@ -118,6 +120,7 @@ impl<D: Datapath> Core<D> {
             behind: false,
             pending: Touched::All,
             untidy: false,
+            under_way: UnderWay::Unaware,
             begun: true,
             phases: Phases::default(),
             started: Instant::now(),
@@ -226,11 +229,15 @@ impl<D: Datapath> Core<D> {
         let ledger = self.ledger.next(&placement, &touched, &mut self.datapath)?;
         ledger.note(&mut image, &touched);
         self.clear_meters(&ledger)?;
-        if let Err(error) = apply(&mut self.datapath, &self.image, &image) {
-            // Slots may have moved for a moment and flows been remembered that nobody will ask for.
-            self.forget_what_is_over();
-            return Err(error.into());
-        }
+        self.under_way = match apply(&mut self.datapath, &self.image, &image) {
+            Ok(under_way) => under_way,
+            Err(error) => {
+                // Slots may have moved for a moment and flows been remembered that nobody will ask for.
+                self.under_way = UnderWay::Unaware;
+                self.forget_what_is_over();
+                return Err(error.into());
+            }
+        };
         // The tables have changed: from here on nothing may fail.
         placement.publish(self.datapath.clock());
         let moved = placement.moves_since(&self.placement);
@@ -276,8 +283,7 @@ impl<D: Datapath> Core<D> {
 
     /// Looks at all remembered flows, and brings those slots to rest that need to remember none.
     pub(super) fn sweep(&mut self) -> Result<(), ReconcileError> {
-        // From here on every packet has seen the slots as they are, and what was remembered before can be seen.
-        self.datapath.settle();
+        self.wait_for_packets();
         let found = janitor::walk(&mut self.datapath, &self.placement);
         self.untidy = false;
         let now = self.datapath.clock();
@@ -294,16 +300,25 @@ impl<D: Datapath> Core<D> {
     /// Brings the slots to what `placement` says, which differs in nothing else from the one there is.
     fn store_slots(&mut self, placement: Placement) -> Result<(), TableError> {
         let image = Image { slots: slots(&placement), ..self.image.clone() };
-        apply(&mut self.datapath, &self.image, &image)?;
+        self.under_way = UnderWay::Unaware;
+        self.under_way = apply(&mut self.datapath, &self.image, &image)?;
         (self.placement, self.image) = (placement, image);
         Ok(())
     }
 
     /// Forgets what no slot and no backend needs any more, also what packets under way remember at this moment.
     fn forget_what_is_over(&mut self) {
-        self.datapath.settle();
+        self.wait_for_packets();
         let found = janitor::walk(&mut self.datapath, &self.placement);
         self.record_pressure(found.flows);
+    }
+
+    /// From here on every packet has seen the slots as they are, and what was remembered before can be seen.
+    fn wait_for_packets(&mut self) {
+        if self.under_way == UnderWay::Unaware {
+            self.datapath.settle();
+            self.under_way = UnderWay::Aware;
+        }
     }
 
     fn record_pressure(&mut self, flows: u64) {

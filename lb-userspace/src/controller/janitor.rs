@@ -1,6 +1,8 @@
 //! The janitor: walks the flow table, forgets what is over, and finds the slots that can come to rest.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::flow::{Detail, Entry, Tick};
@@ -30,7 +32,7 @@ pub(super) struct Findings {
 impl Findings {
     /// Whether a live flow in this slot is remembered to belong to another backend than its owner.
     pub(super) fn dissents(&self, slot: u32) -> bool {
-        lot_of(&self.lots, slot).is_some_and(|(lot, at)| self.lots[lot].dissents[at])
+        lot_of(&self.lots, slot).is_some_and(|(lot, at)| self.lots[lot].dissents.contains(&at))
     }
 }
 
@@ -38,22 +40,22 @@ impl Findings {
 #[derive(Debug)]
 struct Lot {
     first: u32,
-    slots: Vec<Slot>,
+    slots: Arc<[Slot]>,
     backends: Ids,
     /// A flow this many ticks old is gone.
     idle: u16,
-    /// Which slots dissent.
-    dissents: Vec<bool>,
+    /// Which slots dissent: few, mostly none.
+    dissents: HashSet<usize>,
 }
 
 impl Lot {
     fn of(placed: &Placed) -> Self {
         Self {
             first: placed.first_slot(),
-            slots: placed.slots().to_vec(),
+            slots: placed.shared_slots(),
             backends: placed.ids(),
             idle: ticks(placed.idle_timeout() + MARGIN),
-            dissents: vec![false; placed.slots().len()],
+            dissents: HashSet::new(),
         }
     }
 }
@@ -93,7 +95,7 @@ pub(super) fn walk<D: Datapath + ?Sized>(tables: &mut D, placement: &Placement) 
             Some(Fate::Agrees) => flows += 1,
             Some(Fate::Dissents { lot, at }) => {
                 flows += 1;
-                lots[lot].dissents[at] = true;
+                lots[lot].dissents.insert(at);
             }
         }
     }

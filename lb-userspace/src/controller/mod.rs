@@ -244,7 +244,8 @@ impl<D: Datapath + 'static> Controller<D> {
         let (requests_sender, requests) = mpsc::channel(64);
         let (reports_sender, reports) = mpsc::channel(1024);
         // Nothing is touched before it is known what can be reached: what serves goes on serving.
-        let core = block_in_place(|| Core::resume(datapath, desired.services.clone()));
+        let core = block_in_place(|| Core::resume(datapath, desired.services.clone()))
+            .map_err(ReconcileError::from)?;
         let neighbors = Neighbors::connect().await?;
         let announced = watch::Sender::new(core.announced_vips());
         let mut controller =

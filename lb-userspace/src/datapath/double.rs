@@ -52,7 +52,7 @@ impl<D: Double> Datapath for D {
         self.on_store(store)
     }
 
-    fn contents(&self, table: Table) -> Vec<u64> {
+    fn contents(&self, table: Table) -> Result<Vec<u64>, TableError> {
         self.inner().contents(table)
     }
 

@@ -13,7 +13,7 @@ use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use lb_common::slot::Slot;
 
 use super::runs::Runs;
-use super::{Datapath, Table};
+use super::{Datapath, Table, TableError};
 
 /// The contents of all tables: entry by entry, slots by their first; what is absent is zero.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,19 +62,19 @@ pub struct Changes {
 
 impl Image {
     /// What the tables hold. The slots are not those of services but runs of lines that are not zero.
-    pub fn read<D: Datapath + ?Sized>(tables: &D) -> Self {
-        Self {
-            vips: read(tables, Table::Vips),
-            services: read(tables, Table::Services),
-            limiters: read(tables, Table::Limiters),
-            slots: read_slots(&tables.contents(Table::Slots)),
-            backends: read(tables, Table::Backends).into_iter().collect(),
-            features: read(tables, Table::Features),
-            interfaces: read(tables, Table::Interfaces),
-            backend_owners: read(tables, Table::BackendOwners).into_iter().collect(),
-            service_owners: read(tables, Table::ServiceOwners),
-            limiter_owners: read(tables, Table::LimiterOwners),
-        }
+    pub fn read<D: Datapath + ?Sized>(tables: &D) -> Result<Self, TableError> {
+        Ok(Self {
+            vips: read(tables, Table::Vips)?,
+            services: read(tables, Table::Services)?,
+            limiters: read(tables, Table::Limiters)?,
+            slots: read_slots(&tables.contents(Table::Slots)?),
+            backends: read(tables, Table::Backends)?.into_iter().collect(),
+            features: read(tables, Table::Features)?,
+            interfaces: read(tables, Table::Interfaces)?,
+            backend_owners: read(tables, Table::BackendOwners)?.into_iter().collect(),
+            service_owners: read(tables, Table::ServiceOwners)?,
+            limiter_owners: read(tables, Table::LimiterOwners)?,
+        })
     }
 
     /// Whether the tables hold nothing.
@@ -154,11 +154,11 @@ fn disown<T: Pod>(old: &BTreeMap<u32, T>, new: &BTreeMap<u32, T>, table: Table, 
 }
 
 /// The entries of a table that are not zero.
-fn read<D: Datapath + ?Sized, T: Pod>(tables: &D, table: Table) -> BTreeMap<u32, T> {
-    let words = tables.contents(table);
+fn read<D: Datapath + ?Sized, T: Pod>(tables: &D, table: Table) -> Result<BTreeMap<u32, T>, TableError> {
+    let words = tables.contents(table)?;
     let entries = words.chunks_exact(table.entry_words()).zip(0..);
     let used = entries.filter(|(entry, _)| entry.iter().any(|word| *word != 0));
-    used.map(|(entry, index)| (index, bytemuck::pod_read_unaligned(cast_slice(entry)))).collect()
+    Ok(used.map(|(entry, index)| (index, bytemuck::pod_read_unaligned(cast_slice(entry)))).collect())
 }
 
 /// Runs of lines that are not zero.
@@ -360,7 +360,7 @@ mod tests {
         fn changes_lead_from_what_is_read(a in image(), b in image()) {
             let (mut found, mut direct) = (memory(), memory());
             apply(&mut found, &Image::default(), &a).unwrap();
-            let read = Image::read(&found);
+            let read = Image::read(&found).unwrap();
             apply(&mut found, &read, &b).unwrap();
             apply(&mut direct, &Image::default(), &b).unwrap();
             prop_assert_eq!(found.words(), direct.words());

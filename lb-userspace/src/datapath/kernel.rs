@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
@@ -34,6 +34,7 @@ use super::object::{counters, program, row};
 use super::pins::{Pins, PinsError, Plan};
 use super::program_log::ProgramLog;
 use super::smoke::{SmokeError, try_out};
+use super::window::Windowed;
 use super::{
     BALANCER_OBJECT, Capacity, Counters, Datapath, ListEntry, METER_WORDS, SampleCounts, Store, Table,
     TableError, no_meter, settings, words_of_meter,
@@ -100,7 +101,7 @@ pub struct KernelDatapath {
     capacity: Capacity,
     rows: Vec<u32>,
     /// By the number of each table.
-    tables: [Mapping; Table::ALL.len()],
+    tables: [Windowed; Table::ALL.len()],
     lists: [ListTable; 2],
     meters: Mapping,
     flows: Mapping,
@@ -176,12 +177,13 @@ impl KernelDatapath {
         let mut tables = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
             let words = capacity.entries(table) as usize * table.entry_words();
-            tables.push(mapping(&ebpf, table.name(), words)?);
+            tables.push(mapping(&ebpf, table.name(), |map| Windowed::new(map, words))?);
         }
         // There are as many as tables.
         let tables = tables.try_into().map_err(|_| LoadError::Incomplete("tables"))?;
-        let meters = mapping(&ebpf, "METERS", METERS as usize * METER_WORDS)?;
-        let flows = mapping(&ebpf, "FLOWS", capacity.flow_sets as usize * FLOW_SET_WORDS)?;
+        let meters = mapping(&ebpf, "METERS", |map| Mapping::new(map, METERS as usize * METER_WORDS))?;
+        let flow_words = capacity.flow_sets as usize * FLOW_SET_WORDS;
+        let flows = mapping(&ebpf, "FLOWS", |map| Mapping::new(map, flow_words))?;
         Ok(Self {
             limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
@@ -210,7 +212,7 @@ impl KernelDatapath {
 
     /// Tries the program on packets of our own, see [`SmokeError`].
     pub(crate) fn try_out(&mut self, vips: &BTreeSet<IpAddr>) -> Result<(), SmokeError> {
-        let words = self.contents(Table::Features);
+        let words = self.contents(Table::Features).map_err(LoadError::from)?;
         let denying = words.first().is_some_and(|word| Features(*word).lists().is_some());
         // One of each family takes both ways; more would be answered for no more reason.
         let first = |is_ipv4: bool| vips.iter().copied().find(move |vip| vip.is_ipv4() == is_ipv4);
@@ -297,9 +299,13 @@ fn fill_ways(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn mapping(ebpf: &Ebpf, name: &'static str, words: usize) -> Result<Mapping, LoadError> {
+fn mapping<M>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    map: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<M>,
+) -> Result<M, LoadError> {
     let Some(Map::Array(data)) = ebpf.map(name) else { return Err(LoadError::Incomplete(name)) };
-    Mapping::new(data.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
+    map(data.fd().as_fd()).map_err(|source| LoadError::Mapping { name, source })
 }
 
 fn list(ebpf: &mut Ebpf, name: &'static str) -> Result<ListTable, LoadError> {
@@ -332,16 +338,17 @@ impl Datapath for KernelDatapath {
     }
 
     fn store(&mut self, store: Store) -> Result<(), TableError> {
-        let mapping = &self.tables[store.table as usize];
-        mapping.store(store.word, store.value).ok_or_else(|| TableError {
-            table: store.table.name(),
-            entry: store.word / store.table.entry_words(),
-            reason: "the table ends before it".to_owned(),
+        let Store { table, word, value } = store;
+        self.tables[table as usize].store(word, value).map_err(|error| TableError {
+            table: table.name(),
+            entry: word / table.entry_words(),
+            reason: error.to_string(),
         })
     }
 
-    fn contents(&self, table: Table) -> Vec<u64> {
-        self.tables[table as usize].load_all()
+    fn contents(&self, table: Table) -> Result<Vec<u64>, TableError> {
+        let words = self.tables[table as usize].load_all();
+        words.map_err(|error| TableError { table: table.name(), entry: 0, reason: error.to_string() })
     }
 
     fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError> {

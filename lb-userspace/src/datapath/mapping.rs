@@ -23,10 +23,15 @@ unsafe impl Send for Mapping {}
 impl Mapping {
     /// Maps the first `words` words of an array.
     pub(super) fn new(map: impl AsFd, words: usize) -> rustix::io::Result<Self> {
+        Self::part(map, 0, words)
+    }
+
+    /// Maps `words` words of an array from its word `first` on, which begins a page.
+    pub(super) fn part(map: impl AsFd, first: usize, words: usize) -> rustix::io::Result<Self> {
+        let (from, length) = ((first * size_of::<u64>()) as u64, words * size_of::<u64>());
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let start =
-            unsafe { mmap(null_mut(), words * size_of::<u64>(), protection, MapFlags::SHARED, map, 0) }?;
+        let start = unsafe { mmap(null_mut(), length, protection, MapFlags::SHARED, map, from) }?;
         let start = NonNull::new(start.cast()).ok_or(rustix::io::Errno::NOMEM)?;
         Ok(Self { start, words })
     }

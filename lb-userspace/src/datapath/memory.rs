@@ -156,8 +156,8 @@ impl Datapath for MemoryDatapath {
         Ok(())
     }
 
-    fn contents(&self, table: Table) -> Vec<u64> {
-        self.table(table).to_vec()
+    fn contents(&self, table: Table) -> Result<Vec<u64>, TableError> {
+        Ok(self.table(table).to_vec())
     }
 
     fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError> {

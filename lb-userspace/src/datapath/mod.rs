@@ -21,6 +21,7 @@ mod program_log;
 mod runs;
 mod smoke;
 mod sys;
+mod window;
 
 pub use attach::{AttachError, AttachMode, Attachment};
 pub use image::{Changes, Image, Store};
@@ -301,7 +302,7 @@ pub trait Datapath: Send {
     fn store(&mut self, store: Store) -> Result<(), TableError>;
 
     /// Every word of a table, as it is now.
-    fn contents(&self, table: Table) -> Vec<u64>;
+    fn contents(&self, table: Table) -> Result<Vec<u64>, TableError>;
 
     /// What a table of deny and allow lists holds, in any order.
     fn list_contents(&self, side: Side) -> Result<Vec<ListEntry>, TableError>;
@@ -369,8 +370,21 @@ fn no_meter(meter: u32) -> TableError {
     TableError { table: "METERS", entry: meter as usize, reason: format!("there are {METERS} meters") }
 }
 
+/// Whether packets may be under way that have not seen what was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnderWay {
+    /// It may be so.
+    Unaware,
+    /// Every packet that had not has been waited for.
+    Aware,
+}
+
 /// Brings the tables from `old` to `new`: whole, or, if a store fails, back to `old`.
-pub fn apply<D: Datapath + ?Sized>(datapath: &mut D, old: &Image, new: &Image) -> Result<(), TableError> {
+pub fn apply<D: Datapath + ?Sized>(
+    datapath: &mut D,
+    old: &Image,
+    new: &Image,
+) -> Result<UnderWay, TableError> {
     let changes = old.changes(new);
     if let Err(error) = publish(datapath, &changes) {
         tracing::error!("{error}; the change is taken back");
@@ -381,7 +395,7 @@ pub fn apply<D: Datapath + ?Sized>(datapath: &mut D, old: &Image, new: &Image) -
         }
         return Err(error);
     }
-    Ok(())
+    Ok(if changes.retire.is_empty() { UnderWay::Unaware } else { UnderWay::Aware })
 }
 
 fn publish<D: Datapath + ?Sized>(datapath: &mut D, changes: &Changes) -> Result<(), TableError> {

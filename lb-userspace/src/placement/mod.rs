@@ -144,6 +144,11 @@ impl Placed {
         self.slots.words()
     }
 
+    /// [`Self::slots`], for whoever keeps them for a while.
+    pub(crate) fn shared_slots(&self) -> Arc<[Slot]> {
+        Arc::clone(self.slots.words())
+    }
+
     /// Index of its first slot in the table of all slots.
     pub fn first_slot(&self) -> u32 {
         self.range.start

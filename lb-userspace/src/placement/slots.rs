@@ -6,7 +6,16 @@ use std::time::Duration;
 use lb_common::maglev::{self, Candidate, Disruption, TableSize, disruption};
 use lb_common::slot::{BackendId, Slot};
 
-/// A moving slot that may not have reached the tables yet.
+/// A slot that moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Move {
+    /// The slot.
+    at: usize,
+    /// When it started to, in nanoseconds of the flows' clock.
+    since: u64,
+}
+
+/// Of a moving slot that may not have reached the tables yet.
 const UNPUBLISHED: u64 = u64::MAX;
 
 /// A set of backend ids.
@@ -45,9 +54,8 @@ pub(super) struct Slots {
     open: bool,
     /// What stands in the tables. Empty while no backend is alive.
     words: Arc<[Slot]>,
-    /// When each moving slot started to move, in nanoseconds of the flows' clock; empty if none moves.
-    since: Arc<[u64]>,
-    moving: usize,
+    /// The moving slots, in order.
+    moves: Arc<[Move]>,
     /// The words were found in the tables, and nobody knows what table they follow.
     found: bool,
 }
@@ -55,9 +63,7 @@ pub(super) struct Slots {
 impl Slots {
     /// Slots as they were found in the tables. Their moves are taken to begin now.
     pub(super) fn adopted(words: &[Slot]) -> Self {
-        let moves = |slot: &Slot| if slot.is_moving() { UNPUBLISHED } else { 0 };
-        let since = words.iter().map(moves).collect();
-        Self { found: true, ..Self::default() }.with_words(words.to_vec(), since)
+        Self { found: true, ..Self::default() }.with_words(words.into(), &[])
     }
 
     /// The slots when `candidates` share them and the backends in `alive` can be reached.
@@ -85,14 +91,9 @@ impl Slots {
 
     fn advanced_from(self, old: &Self, table: Vec<BackendId>, size: TableSize) -> Self {
         let owners = if self.open { table } else { self.heirs_of(old, size) };
-        let mut since: Vec<u64> = Vec::with_capacity(old.words.len());
-        let advance = |(at, (slot, owner)): (usize, (&Slot, &BackendId))| {
-            let first = if slot.is_moving() { old.since[at] } else { UNPUBLISHED };
-            since.push(first);
-            slot.advance(*owner, |id| self.alive.contains(id))
-        };
-        let words = old.words.iter().zip(&owners).enumerate().map(advance).collect();
-        self.with_words(words, since)
+        let advance = |(slot, owner): (&Slot, &BackendId)| slot.advance(*owner, |id| self.alive.contains(id));
+        let words = old.words.iter().zip(&owners).map(advance).collect();
+        self.with_words(words, &old.moves)
     }
 
     /// Who is to own each slot while nobody takes new flows: whoever can keep the old ones.
@@ -105,17 +106,23 @@ impl Slots {
         old.words.iter().zip(maglev::build(&living, size)).map(keep).collect()
     }
 
-    fn with_words(self, words: Vec<Slot>, since: Vec<u64>) -> Self {
-        let moving = words.iter().filter(|slot| slot.is_moving()).count();
-        let since = if moving == 0 { Arc::default() } else { since.into() };
-        Self { words: words.into(), since, moving, ..self }
+    /// With these words, of which those that moved `before` do so since then.
+    fn with_words(self, words: Arc<[Slot]>, before: &[Move]) -> Self {
+        let mut before = before.iter().peekable();
+        let moves = words.iter().enumerate().filter(|(_, slot)| slot.is_moving()).map(|(at, _)| {
+            while before.next_if(|earlier| earlier.at < at).is_some() {}
+            before.next_if(|earlier| earlier.at == at).copied().unwrap_or(Move { at, since: UNPUBLISHED })
+        });
+        let moves = moves.collect();
+        Self { words, moves, ..self }
     }
 
     /// The same slots, now that the tables hold them: what started to move did so at `now` at the latest.
     pub(super) fn publish(&mut self, now: u64) {
-        if self.since.contains(&UNPUBLISHED) {
-            let known = |since: &u64| if *since == UNPUBLISHED { now } else { *since };
-            self.since = self.since.iter().map(known).collect();
+        if self.moves.iter().any(|slot| slot.since == UNPUBLISHED) {
+            let known =
+                |slot: &Move| if slot.since == UNPUBLISHED { Move { since: now, ..*slot } } else { *slot };
+            self.moves = self.moves.iter().map(known).collect();
         }
     }
 
@@ -130,27 +137,34 @@ impl Slots {
         now: u64,
     ) -> Option<Self> {
         let patience = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-        let calm = |(at, slot): (usize, &Slot)| {
-            if !slot.is_moving() {
-                *slot
-            } else if slot.fallback() != slot.current() {
-                let old = now.saturating_sub(self.since[at]) >= patience;
-                if old { slot.aged() } else { *slot }
+        let calm = |Move { at, since }: Move| {
+            let slot = self.words[at];
+            if slot.fallback() != slot.current() {
+                let old = now.saturating_sub(since) >= patience;
+                if old { slot.aged() } else { slot }
             } else if dissents(at) {
-                *slot
+                slot
             } else {
                 slot.settle()
             }
         };
-        let words: Vec<Slot> = self.words.iter().enumerate().map(calm).collect();
-        (words[..] != self.words[..]).then(|| self.clone().with_words(words, self.since.to_vec()))
+        let calmed = self.moves.iter().map(|slot| (slot.at, calm(*slot)));
+        let calmed: Vec<(usize, Slot)> = calmed.filter(|(at, slot)| *slot != self.words[*at]).collect();
+        if calmed.is_empty() {
+            return None;
+        }
+        let mut words = self.words.to_vec();
+        for (at, slot) in calmed {
+            words[at] = slot;
+        }
+        Some(self.clone().with_words(words.into(), &self.moves))
     }
 
     /// The same slots as if no flow had ever been.
     #[must_use]
     pub(super) fn settled(&self) -> Self {
         let words = self.words.iter().map(|slot| slot.settle()).collect();
-        self.clone().with_words(words, Vec::new())
+        self.clone().with_words(words, &[])
     }
 
     /// What stands in the tables.
@@ -170,7 +184,7 @@ impl Slots {
 
     /// How many slots move.
     pub(super) fn moving(&self) -> usize {
-        self.moving
+        self.moves.len()
     }
 
     /// Whether it can be reached and is not known to be dead.

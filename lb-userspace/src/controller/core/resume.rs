@@ -14,16 +14,16 @@ use crate::placement::{Placement, Services, list_entries};
 impl<D: Datapath> Core<D> {
     /// A controller of tables as they are, and what it is to bring them to once it knows what is needed for that: see
     /// [`Core::begin`]. Until then packets are forwarded as they were.
-    pub(in crate::controller) fn resume(datapath: D, services: Services) -> Self {
+    pub(in crate::controller) fn resume(datapath: D, services: Services) -> Result<Self, TableError> {
         let mut core = Self::new(datapath);
         core.begun = false;
         core.services = services;
-        let found = Image::read(&core.datapath);
+        let found = Image::read(&core.datapath)?;
         if !found.is_empty() {
             core.adopt(found);
         }
         core.follow_health_checks();
-        core
+        Ok(core)
     }
 
     fn adopt(&mut self, found: Image) {

@@ -24,7 +24,7 @@ fn lots() -> Vec<Lot> {
         Slot::moving(id(1), id(0)),
     ];
     let backends = [id(0), id(1)].into_iter().collect();
-    vec![Lot { first: 32, dissents: vec![false; slots.len()], slots, backends, idle: 10 }]
+    vec![Lot { first: 32, dissents: HashSet::new(), slots: slots.into(), backends, idle: 10 }]
 }
 
 fn entry(backend: u16, tick: u64) -> Entry {
@@ -67,7 +67,8 @@ fn idle_is_never_earlier_than_the_time_out() {
 
 #[test]
 fn lots_are_found_by_their_slots() {
-    let lot = |first, count| Lot { first, slots: vec![Slot::settled(id(0)); count], ..lots().remove(0) };
+    let lot =
+        |first, count| Lot { first, slots: vec![Slot::settled(id(0)); count].into(), ..lots().remove(0) };
     let lots = [lot(16, 3), lot(32, 16), lot(64, 1)];
     let cases = [
         (15, None),

@@ -161,7 +161,7 @@ impl World {
             Capacity { slots: 16, backends: 1, flow_sets: 1, service_entries: 1, ..self.tables().capacity() };
         let nobody = Core::new(Racing::new(MemoryDatapath::new(hash_key([0; 16]), nothing, &[]), 0, 1));
         let Core { datapath, next_hops, .. } = std::mem::replace(&mut self.core, nobody);
-        self.core = Core::resume(datapath, services.clone());
+        self.core = Core::resume(datapath, services.clone()).unwrap();
         self.core.set_next_hops(next_hops).unwrap();
         self.core.begin(Desired { services, ..Desired::default() }, 1).unwrap();
         self.core.open();
