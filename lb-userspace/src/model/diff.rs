@@ -112,7 +112,7 @@ pub fn diff(from: &Desired, to: &Desired) -> Vec<Difference> {
     for service in to.services.values() {
         match from.services.get(&service.name) {
             None => found.push(Difference::AddService(Box::new(service.clone()))),
-            Some(before) if before == service => {}
+            Some(_) if from.services.agree_on(&to.services, &service.name) => {}
             Some(before) => found.extend(of_service(before, service)),
         }
     }

@@ -1,14 +1,14 @@
 //! All services, and the limiters that every one of them has.
 
-use std::collections::{BTreeMap, btree_map};
-use std::ops::{Deref, DerefMut};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Limit, Service};
 
 /// Services by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Services {
-    by_name: BTreeMap<String, Service>,
+    by_name: BTreeMap<String, Arc<Service>>,
     /// Limiters that the packets of all services meet, after those of their own service.
     pub limits: Vec<Limit>,
 }
@@ -64,23 +64,85 @@ impl Services {
     }
 }
 
-impl Deref for Services {
-    type Target = BTreeMap<String, Service>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.by_name
+/// As of a map; but a service is shared until it is changed: a change of one in a thousand copies one, and two sets of which
+/// one came from the other are compared by comparing what differs.
+impl Services {
+    /// The service of this name.
+    pub fn get(&self, name: &str) -> Option<&Service> {
+        self.shared(name).map(|service| &**service)
     }
-}
 
-impl DerefMut for Services {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.by_name
+    /// [`Self::get`], to keep.
+    pub fn shared(&self, name: &str) -> Option<&Arc<Service>> {
+        self.by_name.get(name)
+    }
+
+    /// [`Self::get`], to change.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Service> {
+        self.by_name.get_mut(name).map(Arc::make_mut)
+    }
+
+    /// Whether there is a service of this name.
+    pub fn contains_key(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Adds a service, in place of the one that has its name.
+    pub fn insert(&mut self, name: String, service: impl Into<Arc<Service>>) {
+        self.by_name.insert(name, service.into());
+    }
+
+    /// Removes a service.
+    pub fn remove(&mut self, name: &str) -> Option<Arc<Service>> {
+        self.by_name.remove(name)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Their names, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &String> {
+        self.by_name.keys()
+    }
+
+    /// They, in the order of their names.
+    pub fn values(&self) -> impl Iterator<Item = &Service> {
+        self.by_name.values().map(|service| &**service)
+    }
+
+    /// [`Self::values`], to change them all.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Service> {
+        self.by_name.values_mut().map(Arc::make_mut)
+    }
+
+    /// [`Self::values`], with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Service)> {
+        self.by_name.iter().map(|(name, service)| (name, &**service))
+    }
+
+    /// [`Self::iter`], to keep.
+    pub fn all_shared(&self) -> impl Iterator<Item = (&String, &Arc<Service>)> {
+        self.by_name.iter()
+    }
+
+    /// Whether the service of this name is the same here and there.
+    pub fn agree_on(&self, other: &Self, name: &str) -> bool {
+        // Of the same service no field need be looked at: that is what the standard library does for shared `Eq`.
+        self.shared(name) == other.shared(name)
     }
 }
 
 impl FromIterator<(String, Service)> for Services {
     fn from_iter<I: IntoIterator<Item = (String, Service)>>(services: I) -> Self {
-        Self { by_name: services.into_iter().collect(), limits: Vec::new() }
+        let by_name = services.into_iter().map(|(name, service)| (name, Arc::new(service))).collect();
+        Self { by_name, limits: Vec::new() }
     }
 }
 
@@ -92,9 +154,9 @@ impl<const N: usize> From<[(String, Service); N]> for Services {
 
 impl<'s> IntoIterator for &'s Services {
     type Item = (&'s String, &'s Service);
-    type IntoIter = btree_map::Iter<'s, String, Service>;
+    type IntoIter = Box<dyn Iterator<Item = Self::Item> + 's>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.by_name.iter()
+        Box::new(self.iter())
     }
 }

@@ -40,7 +40,7 @@ struct Header {
 /// Writes generations as text. Services that are the same as the last time are copied, and the memory is used again.
 #[derive(Debug, Default)]
 pub(super) struct Renderer {
-    services: BTreeMap<String, (Service, Arc<str>)>,
+    services: BTreeMap<String, (Arc<Service>, Arc<str>)>,
     text: String,
 }
 
@@ -66,13 +66,13 @@ impl Renderer {
     fn render(&mut self, desired: &Desired) {
         self.services.retain(|name, _| desired.services.contains_key(name));
         self.text += &render_rest(desired);
-        for (name, service) in &desired.services {
+        for (name, service) in desired.services.all_shared() {
             match self.services.get(name) {
                 Some((known, rendered)) if known == service => self.text += rendered,
                 _ => {
                     let rendered = render_service(service);
                     self.text += &rendered;
-                    self.services.insert(name.clone(), (service.clone(), rendered.into()));
+                    self.services.insert(name.clone(), (Arc::clone(service), rendered.into()));
                 }
             }
         }

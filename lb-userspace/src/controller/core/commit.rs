@@ -27,8 +27,10 @@ impl<D: Datapath> Core<D> {
 
     /// Addresses of backends to which no way is known yet.
     pub(in crate::controller) fn newcomers(&self, desired: &Desired) -> BTreeSet<IpAddr> {
-        let changed =
-            desired.services.values().filter(|service| self.services.get(&service.name) != Some(service));
+        let changed = desired
+            .services
+            .values()
+            .filter(|service| !self.services.agree_on(&desired.services, &service.name));
         let addresses = changed.flat_map(|service| &service.backends).map(|backend| backend.endpoint.address);
         addresses.filter(|address| !self.next_hops.contains_key(address)).collect()
     }
@@ -106,10 +108,7 @@ impl<D: Datapath> Core<D> {
 /// The services that are not the same in both.
 fn changed(before: &Services, after: &Services) -> Touched {
     let differ = |one: &Services, other: &Services| -> Touched {
-        one.values()
-            .filter(|service| other.get(&service.name) != Some(service))
-            .map(|s| s.name.clone())
-            .collect()
+        one.values().filter(|service| !one.agree_on(other, &service.name)).map(|s| s.name.clone()).collect()
     };
     let mut changed = differ(before, after);
     changed.add(differ(after, before));

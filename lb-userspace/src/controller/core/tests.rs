@@ -219,7 +219,7 @@ fn a_refused_change_changes_nothing() {
 /// Two `nat` services without backends: `web` on 192.0.2.10:80 and `api` on 192.0.2.11:80.
 fn nat_services() -> Services {
     let service = |name: &str, vip: &str| {
-        let web = web([]).remove("web").unwrap();
+        let web = Service::clone(&web([]).remove("web").unwrap());
         let vip = vip.parse().unwrap();
         (name.to_owned(), Service { name: name.to_owned(), vip, mode: ForwardMode::Nat, ..web })
     };
@@ -275,7 +275,7 @@ fn a_vip_is_announced_if_one_of_its_services_says_so() {
     let mut services = nat_services();
     core.set_services(services.clone()).unwrap();
     assert!(core.announced_vips().is_empty());
-    let mut other_port = services["web"].clone();
+    let mut other_port = services.get("web").unwrap().clone();
     (other_port.name, other_port.vip) = ("tls".to_owned(), "192.0.2.10:443".parse().unwrap());
     other_port.options.announce = true;
     services.insert("tls".to_owned(), other_port);

@@ -11,7 +11,8 @@ use crate::model::{Desired, Service};
 
 /// Checks what is new in `to`, and all of it together: the rules of the configuration, without lines.
 pub(super) fn check(from: &Desired, to: &Desired) -> Result<(), String> {
-    for service in to.services.values().filter(|service| from.services.get(&service.name) != Some(service)) {
+    for service in to.services.values().filter(|service| !from.services.agree_on(&to.services, &service.name))
+    {
         check_service(service).map_err(|error| format!("service {}: {error}", service.name))?;
     }
     check_vips_differ(to)?;

@@ -40,7 +40,7 @@ fn none() -> Limiters {
 }
 
 fn entries(limiters: &Limiters, services: &Services, name: &str) -> Vec<(u32, LimiterEntry)> {
-    limiters.render(services, &services[name]).collect()
+    limiters.render(services, services.get(name).unwrap()).collect()
 }
 
 /// What a change of limiters leaves as it was: the salt, and the rows of the table.

@@ -149,8 +149,11 @@ fn what_cannot_be_suggested_is_refused_with_a_way_out() {
 fn without_a_meter_left_a_limiter_says_so_and_gets_the_next() {
     let mut core = core();
     let mut services = web([1, 2]);
-    let api =
-        Service { name: "api".to_owned(), vip: "192.0.2.11:80".parse().unwrap(), ..services["web"].clone() };
+    let api = Service {
+        name: "api".to_owned(),
+        vip: "192.0.2.11:80".parse().unwrap(),
+        ..services.get("web").unwrap().clone()
+    };
     services.insert(api.name.clone(), api);
     core.set_services(services).unwrap();
     let probe = |number: u32| PROBE.replace("probe", &format!("n{number}"));

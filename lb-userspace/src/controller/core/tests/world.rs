@@ -70,7 +70,15 @@ impl World {
             let backends = [1, 2].map(|last| member_backend(number, last, 100)).to_vec();
             let service = web([]).remove("web").unwrap();
             let vip = format!("192.0.2.10:{port}").parse().unwrap();
-            Service { name: name.to_owned(), vip, protocol, table_size, options, backends, ..service }
+            Service {
+                name: name.to_owned(),
+                vip,
+                protocol,
+                table_size,
+                options,
+                backends,
+                ..Service::clone(&service)
+            }
         };
         let services = (0..SERVICES.len()).map(service).map(|service| (service.name.clone(), service));
         core.set_services(services.collect()).unwrap();
