@@ -24,7 +24,7 @@ use super::ledger::{Ledger, ServiceTotals};
 use super::limited::Limited;
 use super::{ChangeError, edits};
 use crate::config::limit_keys;
-use crate::datapath::{Attachment, Datapath, Image, NO_INTERFACE, TableError, UnderWay, apply};
+use crate::datapath::{Attachment, Datapath, Image, NO_INTERFACE, Store, TableError, apply, publish};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
 use crate::model::{Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, NextHops};
@@ -66,6 +66,15 @@ struct Record {
     last: String,
 }
 
+/// What packets have seen that are under way through the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnderWay {
+    /// Some may have seen the tables as they were before the last change.
+    Unaware,
+    /// Whoever had has been waited for.
+    Aware,
+}
+
 /// The one owner of the tables.
 pub(super) struct Core<D> {
     datapath: D,
@@ -89,7 +98,9 @@ pub(super) struct Core<D> {
     pending: Touched,
     /// Whether flows may be remembered that no slot needs.
     untidy: bool,
-    /// Whether a packet may be under way that has not seen the slots as they are.
+    /// Stores that clear what nothing leads to any more.
+    retiring: Vec<Store>,
+    /// What the packets that are under way have seen.
     under_way: UnderWay,
     /// Whether the tables follow what is learned. Before, a daemon that finds them filled gathers what it has to know.
     begun: bool,
@@ -120,6 +131,7 @@ impl<D: Datapath> Core<D> {
             behind: false,
             pending: Touched::All,
             untidy: false,
+            retiring: Vec::new(),
             under_way: UnderWay::Unaware,
             begun: true,
             phases: Phases::default(),
@@ -220,7 +232,7 @@ impl<D: Datapath> Core<D> {
 
     /// Brings the tables to what follows from everything that is known.
     fn reconcile(&mut self) -> Result<Moves, ReconcileError> {
-        self.tidy();
+        self.try_to_tidy()?;
         let (mut placement, phases, touched) = self.next_placement(&self.services, Touched::NONE)?;
         let hop = |address| self.next_hops.get(&address)?.as_ref().ok();
         let mut image = render_from(&self.image, &placement, &self.services, &touched, hop);
@@ -229,15 +241,15 @@ impl<D: Datapath> Core<D> {
         let ledger = self.ledger.next(&placement, &touched, &mut self.datapath)?;
         ledger.note(&mut image, &touched);
         self.clear_meters(&ledger)?;
-        self.under_way = match apply(&mut self.datapath, &self.image, &image) {
-            Ok(under_way) => under_way,
+        self.under_way = UnderWay::Unaware;
+        match publish(&mut self.datapath, &self.image, &image) {
+            Ok(retiring) => self.retiring = retiring,
             Err(error) => {
                 // Slots may have moved for a moment and flows been remembered that nobody will ask for.
-                self.under_way = UnderWay::Unaware;
                 self.forget_what_is_over();
                 return Err(error.into());
             }
-        };
+        }
         // The tables have changed: from here on nothing may fail.
         placement.publish(self.datapath.clock());
         let moved = placement.moves_since(&self.placement);
@@ -245,18 +257,35 @@ impl<D: Datapath> Core<D> {
         (self.placement, self.image, self.ledger, self.behind) = (placement, image, ledger, false);
         self.pending = Touched::NONE;
         self.set_phases(phases);
-        if let Err(error) = self.close_accounts() {
-            tracing::error!("the counts of backends that were moved or removed are lost: {error}");
-        }
         self.untidy = leaves_flows;
         Ok(moved)
     }
 
-    /// Forgets what a step has left that no slot needs. It must be done before the next step, and nobody need wait for it.
+    /// Ends the last step: clears what nothing leads to any more, and forgets flows that no slot needs. Nobody need wait for it.
+    /// If it fails, it is done before the next step or with the next sweep.
     pub(super) fn tidy(&mut self) {
+        if let Err(error) = self.try_to_tidy() {
+            tracing::error!("what the last change has left behind cannot be cleared yet: {error}");
+        }
+    }
+
+    /// [`Self::tidy`]. What was given up is given to nobody before it has succeeded.
+    fn try_to_tidy(&mut self) -> Result<(), TableError> {
+        if !self.retiring.is_empty() {
+            self.wait_for_packets();
+            self.retiring.iter().try_for_each(|store| self.datapath.store(*store))?;
+            self.retiring.clear();
+        }
+        if self.ledger.is_closing() {
+            self.wait_for_packets();
+            if let Err(error) = self.close_accounts() {
+                tracing::error!("the counts of backends that were moved or removed are lost: {error}");
+            }
+        }
         if std::mem::take(&mut self.untidy) {
             self.forget_what_is_over();
         }
+        Ok(())
     }
 
     /// Carries over what was counted in rows that were given up, also for a daemon that comes after this one.
@@ -278,14 +307,14 @@ impl<D: Datapath> Core<D> {
 
     /// Whether there is anything for [`Self::sweep`] to do.
     pub(super) fn needs_sweeping(&self) -> bool {
-        self.has_moving_slots() || self.untidy
+        self.has_moving_slots() || self.untidy || !self.retiring.is_empty()
     }
 
     /// Looks at all remembered flows, and brings those slots to rest that need to remember none.
     pub(super) fn sweep(&mut self) -> Result<(), ReconcileError> {
+        self.try_to_tidy()?;
         self.wait_for_packets();
         let found = janitor::walk(&mut self.datapath, &self.placement);
-        self.untidy = false;
         let now = self.datapath.clock();
         match self.placement.calmed(|slot| found.dissents(slot), janitor::MARGIN, now) {
             Some(placement) => {
@@ -301,7 +330,7 @@ impl<D: Datapath> Core<D> {
     fn store_slots(&mut self, placement: Placement) -> Result<(), TableError> {
         let image = Image { slots: slots(&placement), ..self.image.clone() };
         self.under_way = UnderWay::Unaware;
-        self.under_way = apply(&mut self.datapath, &self.image, &image)?;
+        apply(&mut self.datapath, &self.image, &image)?;
         (self.placement, self.image) = (placement, image);
         Ok(())
     }

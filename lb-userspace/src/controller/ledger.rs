@@ -137,6 +137,11 @@ impl Ledger {
         Ok(concerned)
     }
 
+    /// Whether there are rows given up whose counts are to be carried over.
+    pub(super) fn is_closing(&self) -> bool {
+        !self.closing.is_empty()
+    }
+
     /// What a backend has received; nothing if there is no such backend.
     pub(super) fn backend<D: Datapath + ?Sized>(
         &self,
@@ -180,6 +185,9 @@ impl Ledger {
         let mut forwarded = account.retired;
         for backend in account.backends.values() {
             forwarded = add(forwarded, total(backend, tables)?);
+        }
+        for (_, _, account) in self.closing.iter().filter(|(service, ..)| service == name) {
+            forwarded = add(forwarded, total(account, tables)?);
         }
         Ok(ServiceTotals { forwarded, withheld: tables.withheld(account.row)? })
     }

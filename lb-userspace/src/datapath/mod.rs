@@ -370,40 +370,40 @@ fn no_meter(meter: u32) -> TableError {
     TableError { table: "METERS", entry: meter as usize, reason: format!("there are {METERS} meters") }
 }
 
-/// Whether packets may be under way that have not seen what was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnderWay {
-    /// It may be so.
-    Unaware,
-    /// Every packet that had not has been waited for.
-    Aware,
+/// Brings the tables from `old` to `new`: whole, or, if a store fails, back to `old`.
+pub fn apply<D: Datapath + ?Sized>(datapath: &mut D, old: &Image, new: &Image) -> Result<(), TableError> {
+    let changes = old.changes(new);
+    store_all(datapath, &changes).inspect_err(|error| take_back(datapath, error, old, new))
 }
 
-/// Brings the tables from `old` to `new`: whole, or, if a store fails, back to `old`.
-pub fn apply<D: Datapath + ?Sized>(
+/// [`apply`] without its end: from here on packets see `new`. Returns the stores that remain: they clear what nothing leads to
+/// any more, and have to wait until no packet is under way that has seen `old`.
+pub fn publish<D: Datapath + ?Sized>(
     datapath: &mut D,
     old: &Image,
     new: &Image,
-) -> Result<UnderWay, TableError> {
-    let changes = old.changes(new);
-    if let Err(error) = publish(datapath, &changes) {
-        tracing::error!("{error}; the change is taken back");
-        // The way back stores words that stood there before. If even that fails, the next apply repairs it, since it
-        // starts from `old` and each store is complete in itself.
-        if let Err(again) = publish(datapath, &new.changes(old)) {
-            tracing::error!("{again}; the tables may hold a part of a refused change until the next one");
-        }
-        return Err(error);
-    }
-    Ok(if changes.retire.is_empty() { UnderWay::Unaware } else { UnderWay::Aware })
+) -> Result<Vec<Store>, TableError> {
+    let Changes { publish, retire } = old.changes(new);
+    let stored = publish.iter().try_for_each(|store| datapath.store(*store));
+    stored.inspect_err(|error| take_back(datapath, error, old, new))?;
+    Ok(retire)
 }
 
-fn publish<D: Datapath + ?Sized>(datapath: &mut D, changes: &Changes) -> Result<(), TableError> {
+fn store_all<D: Datapath + ?Sized>(datapath: &mut D, changes: &Changes) -> Result<(), TableError> {
     changes.publish.iter().try_for_each(|store| datapath.store(*store))?;
     if !changes.retire.is_empty() {
         datapath.settle();
     }
     changes.retire.iter().try_for_each(|store| datapath.store(*store))
+}
+
+/// The way back stores words that stood there before. If even that fails, the next change repairs it, since it starts from
+/// `old` and each store is complete in itself.
+fn take_back<D: Datapath + ?Sized>(datapath: &mut D, error: &TableError, old: &Image, new: &Image) {
+    tracing::error!("{error}; the change is taken back");
+    if let Err(again) = store_all(datapath, &new.changes(old)) {
+        tracing::error!("{again}; the tables may hold a part of a refused change until the next one");
+    }
 }
 
 /// The program's read-only settings.

@@ -43,7 +43,9 @@ fn seen(core: &mut Core<Faulty>) -> (Vec<u64>, Vec<lb_common::lists::Listed>) {
 
 fn commit(core: &mut Core<Faulty>, desired: &Desired) -> Result<Applied, ChangeError> {
     let generation = core.generation + 1;
-    core.commit(Edited::whole(desired.clone(), "all".to_owned()), generation)
+    let result = core.commit(Edited::whole(desired.clone(), "all".to_owned()), generation);
+    core.tidy();
+    result
 }
 
 #[test]
@@ -72,6 +74,9 @@ fn whichever_store_fails_a_transaction_changes_nothing_and_can_be_tried_again() 
             let mut straight = core_of(Faulty::new(tables(), 0));
             steps[..=number].iter().for_each(|step| drop(commit(&mut straight, step).unwrap()));
             assert!(core.desired() == *step);
+            // If clearing up failed, it has not been given up.
+            core.tidy();
+            assert!(core.retiring.is_empty() && !core.ledger.is_closing());
             assert_eq!(seen(&mut core).1, seen(&mut straight).1, "step {number}, store {nth}");
             if core.datapath().is_unspent() {
                 break;
