@@ -25,6 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
         sighup_puts_the_files_in_force,
         a_wrong_reload_changes_nothing,
         what_is_applied_is_confirmed_or_undone,
+        what_a_killed_daemon_left_unconfirmed_is_undone_by_the_next,
         rollback_brings_a_backend_back,
         a_full_disk_refuses_changes,
         a_read_only_state_directory_refuses_changes,
@@ -196,6 +197,24 @@ fn what_is_applied_is_confirmed_or_undone(tools: Tools) -> Result<()> {
     let origins: Vec<&str> = history.iter().skip(1).map(|view| view.origin.as_str()).collect();
     ensure!(origins == ["command", "not confirmed, back to 1", "command", "command"], "{origins:?}");
     Ok(())
+}
+
+/// Whoever has cut himself off by a change cannot count on the daemon's living until it is undone.
+fn what_a_killed_daemon_left_unconfirmed_is_undone_by_the_next(tools: Tools) -> Result<()> {
+    let mut site = served(tools)?;
+    let new = site.directory().join("new.toml");
+    write(&new, &only(&[FIRST]), &site.files("lb"))?;
+    let path = new.to_str().context("a path that is not text")?;
+    site.cli()?.succeed(&["config", "apply", path, "--confirm-within", "3s"])?;
+    site.daemon()?.process.kill()?;
+    site.start_daemon(&config())?;
+    let cli = site.cli()?;
+    wait_generation(cli, 3)?;
+    cli.wait_serving("web", 3, SERVING)?;
+    let history: Vec<GenerationView> = cli.ask(&["config", "history"])?;
+    let newest = history.last().context("no history")?;
+    ensure!(newest.origin == "not confirmed, back to 1", "{newest:?}");
+    ensure_answered_by(&site, &[FIRST, SECOND, Node::Backend(3)])
 }
 
 fn rollback_brings_a_backend_back(tools: Tools) -> Result<()> {
