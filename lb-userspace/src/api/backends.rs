@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 
 use super::openapi::Refusals;
 use super::problem::{Body, OptionalBody, Place};
-use super::{Answer, Shared, apply, parse_endpoint};
+use super::{Answer, Guarded, Shared, apply, parse_endpoint};
 use crate::config::parse_drain_timeout;
 use crate::controller::Change;
 use crate::model::{AdminState, Backend};
@@ -61,7 +61,7 @@ async fn list(State(control): State<Shared>, Place(service): Place<String>) -> A
     request_body = AddBackend, responses((status = OK, body = Applied), Refusals)
 )]
 async fn add(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     Place(service): Place<String>,
     Body(body): Body<AddBackend>,
 ) -> Answer<Applied> {
@@ -76,7 +76,7 @@ async fn add(
     request_body = SetBackend, responses((status = OK, body = Applied), Refusals)
 )]
 async fn set(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     Place((service, address)): At,
     Body(SetBackend { weight }): Body<SetBackend>,
 ) -> Answer<Applied> {
@@ -89,7 +89,7 @@ async fn set(
     delete, path = "/v1/services/{service}/backends/{address}", tag = "backends", params(OneBackend),
     responses((status = OK, body = Applied), Refusals)
 )]
-async fn remove(State(control): State<Shared>, Place((service, address)): At) -> Answer<Applied> {
+async fn remove(Guarded(control): Guarded, Place((service, address)): At) -> Answer<Applied> {
     let endpoint = parse_endpoint(&address)?;
     apply(&control, Change::RemoveBackend { service, endpoint }).await
 }
@@ -99,7 +99,7 @@ async fn remove(State(control): State<Shared>, Place((service, address)): At) ->
     post, path = "/v1/services/{service}/backends/{address}/ready", tag = "backends", params(OneBackend),
     responses((status = OK, body = Applied), Refusals)
 )]
-async fn ready(State(control): State<Shared>, backend: At) -> Answer<Applied> {
+async fn ready(Guarded(control): Guarded, backend: At) -> Answer<Applied> {
     ask(&control, backend, AdminState::Ready).await
 }
 
@@ -108,7 +108,7 @@ async fn ready(State(control): State<Shared>, backend: At) -> Answer<Applied> {
     post, path = "/v1/services/{service}/backends/{address}/maintenance", tag = "backends", params(OneBackend),
     responses((status = OK, body = Applied), Refusals)
 )]
-async fn retire(State(control): State<Shared>, backend: At) -> Answer<Applied> {
+async fn retire(Guarded(control): Guarded, backend: At) -> Answer<Applied> {
     ask(&control, backend, AdminState::Maintenance).await
 }
 
@@ -118,7 +118,7 @@ async fn retire(State(control): State<Shared>, backend: At) -> Answer<Applied> {
     request_body = Option<DrainBackend>, responses((status = OK, body = Applied), Refusals)
 )]
 async fn drain(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     backend: At,
     OptionalBody(DrainBackend { timeout }): OptionalBody<DrainBackend>,
 ) -> Answer<Applied> {

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::openapi::Refusals;
 use super::problem::{Body, Parameters};
-use super::{Answer, Shared};
+use super::{Answer, Guarded, Shared};
 use crate::view::{ApplyQuery, ConfigApplied, ConfigDiff, GenerationView, Problem, Rollback};
 
 /// A thousand services with a hundred backends each take 5 MiB.
@@ -44,7 +44,7 @@ async fn show(State(control): State<Shared>) -> Result<Response, Problem> {
     request_body(content = String, content_type = "application/toml"), responses((status = OK, body = ConfigApplied), Refusals)
 )]
 async fn apply(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     Parameters(query): Parameters<ApplyQuery>,
     Text(text): Text,
 ) -> Answer<ConfigApplied> {
@@ -60,7 +60,7 @@ async fn apply(
     post, path = "/v1/config/diff", tag = "config",
     request_body(content = Option<String>, content_type = "application/toml"), responses((status = OK, body = ConfigDiff), Refusals)
 )]
-async fn diff(State(control): State<Shared>, Text(text): Text) -> Answer<ConfigDiff> {
+async fn diff(Guarded(control): Guarded, Text(text): Text) -> Answer<ConfigDiff> {
     Ok(Json(control.diff_config(Some(text).filter(|text| !text.is_empty())).await?))
 }
 
@@ -70,7 +70,7 @@ async fn diff(State(control): State<Shared>, Text(text): Text) -> Answer<ConfigD
     responses((status = OK, body = ConfigApplied), Refusals)
 )]
 async fn reload(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     Parameters(query): Parameters<ApplyQuery>,
 ) -> Answer<ConfigApplied> {
     Ok(Json(control.apply_config(None, within(query)?).await?))
@@ -91,7 +91,7 @@ async fn history(State(control): State<Shared>) -> Answer<Vec<GenerationView>> {
     request_body = Rollback, responses((status = OK, body = ConfigApplied), Refusals)
 )]
 async fn roll_back(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     Body(Rollback { generation }): Body<Rollback>,
 ) -> Answer<ConfigApplied> {
     Ok(Json(control.roll_back(generation).await?))
@@ -102,7 +102,7 @@ async fn roll_back(
     post, path = "/v1/config/confirm", tag = "config",
     responses((status = OK, body = ConfigApplied), Refusals)
 )]
-async fn confirm(State(control): State<Shared>) -> Answer<ConfigApplied> {
+async fn confirm(Guarded(control): Guarded) -> Answer<ConfigApplied> {
     Ok(Json(control.confirm().await?))
 }
 

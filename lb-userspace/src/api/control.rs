@@ -18,6 +18,10 @@ pub type Shared = Arc<dyn Control>;
 /// The controller as its users see it; tests put a double in its place.
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
+    /// The same, whose changes are refused unless this generation is in force.
+    fn expecting(&self, generation: u64) -> Shared;
+    /// The generation that is in force.
+    fn generation(&self) -> u64;
     /// The daemon as a whole.
     async fn status(&self) -> Result<Status, ControllerGone>;
     /// The backends of one service.
@@ -54,6 +58,14 @@ pub trait Control: Send + Sync + 'static {
 
 #[async_trait]
 impl Control for Handle {
+    fn expecting(&self, generation: u64) -> Shared {
+        Arc::new(Self::expecting(self, generation))
+    }
+
+    fn generation(&self) -> u64 {
+        Self::generation(self)
+    }
+
     async fn status(&self) -> Result<Status, ControllerGone> {
         Self::status(self).await
     }

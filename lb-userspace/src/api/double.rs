@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Control, bind, serve};
+use super::{Control, Shared, bind, serve};
 use crate::config::{limit_keys, packets_per_source};
 use crate::controller::{Change, ChangeError, ControllerGone, ListChange, SuggestionQuery};
 use crate::model::{Action, AdminState, Limit, ListName};
@@ -25,6 +25,7 @@ pub(crate) struct Double {
     pub(crate) list_changes: Arc<Mutex<Vec<ListChange>>>,
     /// What was asked of the configuration, in words.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    expected: Option<u64>,
 }
 
 impl Double {
@@ -51,6 +52,14 @@ fn check_service(service: &str) -> Result<(), ChangeError> {
 
 #[async_trait]
 impl Control for Double {
+    fn expecting(&self, generation: u64) -> Shared {
+        Arc::new(Self { expected: Some(generation), ..self.clone() })
+    }
+
+    fn generation(&self) -> u64 {
+        1
+    }
+
     async fn status(&self) -> Result<Status, ControllerGone> {
         Ok(Status {
             version: "0.1.0".to_owned(),
@@ -129,6 +138,9 @@ impl Control for Double {
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {
         change.service().map_or(Ok(()), check_service)?;
+        if let Some(expected) = self.expected.filter(|expected| *expected != 1) {
+            return Err(ChangeError::Superseded { present: 1, expected });
+        }
         if matches!(change, Change::SetState { state: AdminState::Drain { timeout: None }, .. }) {
             return Err(ChangeError::Refused("10.0.1.1:80 drains already".to_owned()));
         }

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::backends::OfService;
 use super::openapi::Refusals;
 use super::problem::{Body, Parameters, Place};
-use super::{Answer, Shared, apply};
+use super::{Answer, Guarded, Shared, apply};
 use crate::config::{LimitKeys, Scalar, read_limit};
 use crate::controller::{Change, ChangeError, SuggestionQuery};
 use crate::suggestion::Quantile;
@@ -185,7 +185,7 @@ async fn suggestions(
     request_body = LimitKeys, responses((status = OK, body = Applied), Refusals)
 )]
 async fn set_shared(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     Place(name): Place<String>,
     Body(keys): Body<LimitKeys>,
 ) -> Answer<Applied> {
@@ -198,7 +198,7 @@ async fn set_shared(
     request_body = LimitKeys, responses((status = OK, body = Applied), Refusals)
 )]
 async fn set_own(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     Place((service, name)): Place<(String, String)>,
     Body(keys): Body<LimitKeys>,
 ) -> Answer<Applied> {
@@ -225,7 +225,7 @@ async fn set(
     delete, path = "/v1/limits/{name}", tag = "limits", params(SharedLimiter),
     responses((status = OK, body = Applied), Refusals)
 )]
-async fn remove_shared(State(control): State<Shared>, Place(name): Place<String>) -> Answer<Applied> {
+async fn remove_shared(Guarded(control): Guarded, Place(name): Place<String>) -> Answer<Applied> {
     apply(&control, Change::RemoveLimit { service: None, name }).await
 }
 
@@ -235,7 +235,7 @@ async fn remove_shared(State(control): State<Shared>, Place(name): Place<String>
     responses((status = OK, body = Applied), Refusals)
 )]
 async fn remove_own(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     Place((service, name)): Place<(String, String)>,
 ) -> Answer<Applied> {
     apply(&control, Change::RemoveLimit { service: Some(service), name }).await

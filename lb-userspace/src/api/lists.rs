@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::openapi::Refusals;
 use super::problem::{Body, nothing_at};
-use super::{Answer, Shared};
+use super::{Answer, Guarded, Shared};
 use crate::controller::{ListAction, ListChange};
 use crate::model::{ListName, PrefixError};
 use crate::view::{Applied, PrefixList, Problem};
@@ -46,7 +46,7 @@ async fn show(State(control): State<Shared>, OneList { list }: OneList) -> Answe
     responses((status = OK, body = Applied), Refusals)
 )]
 async fn add(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     OneList { list }: OneList,
     Body(body): Body<PrefixList>,
 ) -> Answer<Applied> {
@@ -59,7 +59,7 @@ async fn add(
     responses((status = OK, body = Applied), Refusals)
 )]
 async fn replace(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     OneList { list }: OneList,
     Body(body): Body<PrefixList>,
 ) -> Answer<Applied> {
@@ -72,7 +72,7 @@ async fn replace(
     responses((status = OK, body = Applied), Refusals)
 )]
 async fn remove(
-    State(control): State<Shared>,
+    Guarded(control): Guarded,
     OneList { list }: OneList,
     Body(body): Body<PrefixList>,
 ) -> Answer<Applied> {

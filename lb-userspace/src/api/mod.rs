@@ -4,29 +4,34 @@
 
 mod backends;
 mod config;
+mod connections;
 mod control;
 #[cfg(test)]
 pub(crate) mod double;
+mod gate;
+mod guarded;
 mod limits;
 mod lists;
 mod openapi;
 mod problem;
+mod roles;
 mod services;
 mod socket;
 
-use std::future::{Future, IntoFuture as _};
-use std::time::Duration;
+use std::future::Future;
 
 use axum::extract::DefaultBodyLimit;
-use axum::serve::Listener;
+use axum::middleware::from_fn_with_state;
 use axum::{Json, Router};
-use tokio::sync::oneshot;
 use utoipa_axum::router::OpenApiRouter;
 
+pub(crate) use self::connections::serve_http;
 pub use self::control::{Control, Shared};
 pub(crate) use self::limits::{MOST_SOURCES, USUAL_SOURCES};
 pub use self::socket::{ApiSocket, BindError, SocketGuard, bind};
 
+use self::gate::{Gate, accompany};
+use self::guarded::{Guarded, tell_generation};
 use self::problem::{unknown_path, wrong_method};
 use crate::controller::Change;
 use crate::model::Endpoint;
@@ -34,9 +39,6 @@ use crate::view::{Applied, Problem};
 
 /// No request but those of whole lists needs more.
 const BODY_LIMIT: usize = 64 * 1024;
-
-/// What requests under way get when the daemon stops.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// The media type of problems.
 const PROBLEM: &str = "application/problem+json";
@@ -52,9 +54,11 @@ pub fn router(control: Shared) -> Router {
         .merge(config::routes())
         .merge(lists::routes());
     openapi::describe(routes)
+        .layer(from_fn_with_state(Shared::clone(&control), tell_generation))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn_with_state(Gate::new(), accompany))
         .with_state(control)
 }
 
@@ -63,31 +67,6 @@ pub async fn serve(socket: ApiSocket, control: Shared, shutdown: impl Future<Out
     let ApiSocket { listener, guard } = socket;
     serve_http(listener, router(control), shutdown).await;
     drop(guard);
-}
-
-/// Serves `router` until `shutdown` completes and the requests under way are answered or [`GRACE`] is over.
-pub(crate) async fn serve_http<L>(
-    listener: L,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) where
-    L: Listener<Addr: std::fmt::Debug>,
-{
-    let (told, stopping) = oneshot::channel::<()>();
-    let graceful = async move {
-        shutdown.await;
-        drop(told);
-    };
-    // A client that never ends its request must not keep the daemon from stopping.
-    let impatience = async {
-        drop(stopping.await);
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        // axum retries what fails and never returns an error.
-        _ = axum::serve(listener, router).with_graceful_shutdown(graceful).into_future() => {}
-        () = impatience => tracing::warn!("clients still connected were cut off"),
-    }
 }
 
 async fn apply(control: &Shared, change: Change) -> Answer<Applied> {

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::routing::get;
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::{
-    Components, Content, Info, License, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder,
+    Components, Content, Info, License, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response,
+    ResponseBuilder,
 };
 use utoipa::{IntoResponses, PartialSchema as _, ToSchema as _};
 use utoipa_axum::router::OpenApiRouter;
@@ -33,8 +35,29 @@ pub(super) fn document() -> OpenApi {
 
 /// Routes, with the document that describes them.
 pub(super) fn describe(routes: OpenApiRouter<Shared>) -> axum::Router<Shared> {
-    let (described, document) = routes.split_for_parts();
+    let (described, mut document) = routes.split_for_parts();
+    document.paths.paths.values_mut().for_each(guard);
     described.route(PATH, get(async move || Json(document.clone())))
+}
+
+/// Every change takes the generation that it is for.
+fn guard(path: &mut PathItem) {
+    let header = ParameterBuilder::new()
+        .name("If-Match")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "Refuse unless this is the generation in force: the etag of what was read, such as \"42\".",
+        ))
+        .schema(Some(String::schema()))
+        .build();
+    let superseded =
+        problem("Another generation is in force than the one of the header if-match; nothing was changed.");
+    for change in [&mut path.put, &mut path.post, &mut path.patch, &mut path.delete].into_iter().flatten() {
+        change.parameters.get_or_insert_default().push(header.clone().into());
+        let status = StatusCode::PRECONDITION_FAILED.as_u16().to_string();
+        change.responses.responses.insert(status, superseded.clone().into());
+    }
 }
 
 /// What any request may be answered with instead of what it is for.
@@ -44,10 +67,13 @@ impl IntoResponses for Refusals {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let all = [
             (StatusCode::BAD_REQUEST, "The request is not as it should be; nothing was changed."),
+            (StatusCode::FORBIDDEN, "The client may only read."),
             (StatusCode::NOT_FOUND, "There is nothing of this name."),
+            (StatusCode::REQUEST_TIMEOUT, "The request was not whole, or not done, in time."),
             (StatusCode::CONFLICT, "The balancer cannot be brought to this; nothing was changed."),
             (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is of another type than it should be."),
+            (StatusCode::TOO_MANY_REQUESTS, "The client asks too often."),
             (StatusCode::SERVICE_UNAVAILABLE, "The daemon is about to stop."),
         ];
         all.map(|(status, words)| (status.as_u16().to_string(), problem(words).into())).into()

@@ -44,6 +44,7 @@ impl From<ChangeError> for Problem {
         let status = match error {
             ChangeError::NotFound(_) => StatusCode::NOT_FOUND,
             ChangeError::Refused(_) => StatusCode::CONFLICT,
+            ChangeError::Superseded { .. } => StatusCode::PRECONDITION_FAILED,
             ChangeError::Gone => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())

@@ -1,5 +1,7 @@
 //! The API as its own client sees it.
 
+use std::time::Duration;
+
 use axum::body::Body as RawBody;
 use http_body_util::BodyExt as _;
 use hyper::{Request, StatusCode};
@@ -304,5 +306,40 @@ async fn a_client_that_never_ends_its_request_does_not_keep_the_daemon() {
     stream.write_all(b"POST /v1/services/web/backends HTTP/1.1\r\ncontent-length: 9\r\n").await.unwrap();
     // Answers are in order of arrival: after this one the server has seen the other connection.
     client(&daemon).status().await.unwrap();
-    tokio::time::timeout(3 * GRACE, daemon.stop()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(3), daemon.stop()).await.unwrap();
+}
+
+/// A change that was thought of for another state of things is refused, and every answer tells of which state it is.
+#[tokio::test]
+async fn a_change_may_be_for_one_generation_only() {
+    let daemon = Daemon::start();
+    let stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let read = Request::get("/v1/services").header("host", "lb").body(RawBody::empty()).unwrap();
+    let response = sender.send_request(read).await.unwrap();
+    let tag = response.headers()["etag"].to_str().unwrap().to_owned();
+    response.into_body().collect().await.unwrap();
+    assert_eq!(tag, "\"1\"");
+    for (tag, status, words) in [
+        (tag.as_str(), StatusCode::OK, ""),
+        ("*", StatusCode::OK, ""),
+        ("\"7\"", StatusCode::PRECONDITION_FAILED, "generation 1 is in force, and no longer 7: look at what"),
+        (
+            "7",
+            StatusCode::PRECONDITION_FAILED,
+            "if-match: \"7\" is no generation; the etag of an answer is one",
+        ),
+        ("\"x\"", StatusCode::PRECONDITION_FAILED, "if-match: "),
+    ] {
+        let request = Request::delete("/v1/services/web/backends/10.0.1.1:80").header("host", "lb");
+        let request = request.header("if-match", tag).body(RawBody::empty()).unwrap();
+        sender.ready().await.unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{tag}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: Option<Problem> = serde_json::from_slice(&body).ok();
+        assert!(problem.is_none_or(|problem| problem.detail.starts_with(words)), "{tag}");
+    }
+    assert_eq!(daemon.double.changes.lock().unwrap().len(), 2);
 }

@@ -21,6 +21,8 @@ pub struct Handle {
     tables: Tables,
     wishes: mpsc::Sender<Wish>,
     config: watch::Receiver<ConfigStatus>,
+    /// The generation that changes are for, if not whichever is in force.
+    expected: Option<u64>,
 }
 
 impl Handle {
@@ -29,7 +31,18 @@ impl Handle {
         wishes: mpsc::Sender<Wish>,
         config: watch::Receiver<ConfigStatus>,
     ) -> Self {
-        Self { tables, wishes, config }
+        Self { tables, wishes, config, expected: None }
+    }
+
+    /// The same, whose changes are refused unless this generation is in force.
+    #[must_use]
+    pub fn expecting(&self, generation: u64) -> Self {
+        Self { expected: Some(generation), ..self.clone() }
+    }
+
+    /// The generation that is in force.
+    pub fn generation(&self) -> u64 {
+        self.config.borrow().generation
     }
 
     /// The daemon as a whole.
@@ -112,7 +125,12 @@ impl Handle {
 
     async fn wish<T>(&self, wish: impl FnOnce(oneshot::Sender<T>) -> Wish) -> Result<T, ControllerGone> {
         let (answer, answered) = oneshot::channel();
-        self.wishes.send(wish(answer)).await.map_err(|_| ControllerGone)?;
+        let wish = wish(answer);
+        let wish = match self.expected {
+            Some(generation) => Wish::If(generation, Box::new(wish)),
+            None => wish,
+        };
+        self.wishes.send(wish).await.map_err(|_| ControllerGone)?;
         answered.await.map_err(|_| ControllerGone)
     }
 }

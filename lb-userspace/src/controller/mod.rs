@@ -128,6 +128,16 @@ pub enum ChangeError {
     /// It contradicts what is there, or there is no room.
     #[error("{0}")]
     Refused(String),
+    /// It was thought of for another state of things.
+    #[error(
+        "generation {present} is in force, and no longer {expected}: look at what has changed, and try again"
+    )]
+    Superseded {
+        /// The generation in force.
+        present: u64,
+        /// The one that the change is for.
+        expected: u64,
+    },
     /// The daemon is shutting down.
     #[error("{ControllerGone}")]
     Gone,

@@ -8,6 +8,9 @@ use super::Applied;
 /// How the configuration is: part of `GET /v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigStatus {
+    /// The generation; the status of the whole tells it.
+    #[serde(skip)]
+    pub generation: u64,
     /// Where the generation comes from, such as `file /etc/lb/lb.toml`.
     pub origin: String,
     /// When it was made, in seconds since 1970.

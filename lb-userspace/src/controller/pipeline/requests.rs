@@ -35,4 +35,21 @@ pub(in crate::controller) enum Wish {
     Rollback(Option<u64>, Answer<ConfigApplied>),
     /// Keep an unconfirmed generation.
     Confirm(Answer<ConfigApplied>),
+    /// Whatever it is, if this generation is in force.
+    If(u64, Box<Self>),
+}
+
+impl Wish {
+    /// Refuses to do it. What only asks is not refused: then whoever asks sees that nobody answers.
+    pub(super) fn refuse(self, error: ChangeError) {
+        match self {
+            Self::Change(_, answer) | Self::ChangeList(_, answer) => drop(answer.send(Err(error))),
+            Self::Apply { answer, .. } | Self::Rollback(_, answer) | Self::Confirm(answer) => {
+                drop(answer.send(Err(error)));
+            }
+            Self::Diff(_, answer) => drop(answer.send(Err(error))),
+            Self::If(_, wish) => wish.refuse(error),
+            Self::Show(_) | Self::History(_) => {}
+        }
+    }
 }

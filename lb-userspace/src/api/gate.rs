@@ -1,0 +1,211 @@
+//! What every request passes: it gets a number, may not come too often or take too long, is refused to whom it is not for, and
+//! leaves a line in the log.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connections::Peer;
+use super::roles::{Role, role_of};
+use crate::view::Problem;
+
+/// How long a request may take, its body included.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One request of one client in the long run.
+const PACE: Duration = Duration::from_micros(500);
+
+/// What a client may ask at once before it has to wait.
+const BURST: u32 = 2_000;
+
+/// The longest that a request is made to wait for those before it.
+const LONGEST_QUEUE: Duration = Duration::from_secs(5);
+
+/// Clients whose pace is remembered.
+const MOST_CLIENTS: usize = 1_024;
+
+/// The number of a request; a client may bring its own.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Asks nothing of the daemon's state but reads it, though it is no GET: the text that is compared is too long for an address.
+const READING_POST: &str = "/v1/config/diff";
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// Tells requests of different daemons apart.
+    daemon: u32,
+    requests: AtomicU64,
+    begun: Instant,
+    paces: Mutex<HashMap<Client, Duration>>,
+}
+
+/// Who keeps a pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Client {
+    User(u32),
+    Address(IpAddr),
+    /// Everybody else, while too many are remembered.
+    Others,
+}
+
+impl Client {
+    fn of(peer: &Peer) -> Self {
+        match peer {
+            Peer::Local { uid, .. } => Self::User(*uid),
+            Peer::Remote(address) => Self::Address(address.ip()),
+        }
+    }
+}
+
+impl Gate {
+    pub(super) fn new() -> Arc<Self> {
+        let daemon = crate::state::unix_now() as u32;
+        let paces = Mutex::new(HashMap::new());
+        Arc::new(Self { daemon, requests: AtomicU64::new(0), begun: Instant::now(), paces })
+    }
+
+    /// The number that a request came with, if it can stand in a log, or else a new one.
+    fn number(&self, headers: &HeaderMap) -> String {
+        let own = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        let harmless = |text: &&str| {
+            (1..=64).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        };
+        own.filter(harmless).map_or_else(
+            || format!("{:08x}-{}", self.daemon, self.requests.fetch_add(1, Ordering::Relaxed)),
+            str::to_owned,
+        )
+    }
+
+    /// How long a client has to wait with its next request; `None` if that is too long.
+    ///
+    /// The bucket of the limiters (GCRA), which makes wait instead of dropping.
+    fn turn(&self, client: Client, now: Duration) -> Option<Duration> {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        if paces.len() >= MOST_CLIENTS && !paces.contains_key(&client) {
+            paces.retain(|_, full| *full > now);
+        }
+        let client =
+            if paces.len() >= MOST_CLIENTS && !paces.contains_key(&client) { Client::Others } else { client };
+        let full = paces.entry(client).or_default();
+        let next = (*full).max(now) + PACE;
+        let wait = next.saturating_sub(now + PACE * BURST);
+        (wait <= LONGEST_QUEUE).then(|| *full = next)?;
+        Some(wait)
+    }
+}
+
+/// The outermost layer: numbers and logs requests.
+pub(super) async fn accompany(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let number = gate.number(request.headers());
+    let peer = request.extensions().get::<Peer>().copied();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let begun = Instant::now();
+    let mut response = match admit(&gate, &mut request, peer).await {
+        Ok(()) => timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| too_slow().into_response()),
+        Err(refusal) => refusal,
+    };
+    let (status, took) = (response.status(), begun.elapsed().as_millis());
+    let who = peer.map_or_else(|| "somebody".to_owned(), |peer| peer.to_string());
+    // Who reads all the time and is answered is no news.
+    if is_reading(&method, &path) && status.is_success() {
+        tracing::debug!(target: "lb::access", "request {number}: {who}: {method} {path}: {} in {took} ms", status.as_u16());
+    } else {
+        tracing::info!(target: "lb::access", "request {number}: {who}: {method} {path}: {} in {took} ms", status.as_u16());
+    }
+    // It has only letters, digits and three signs.
+    if let Ok(number) = HeaderValue::from_str(&number) {
+        response.headers_mut().insert(REQUEST_ID, number);
+    }
+    response
+}
+
+async fn admit(gate: &Gate, request: &mut Request, peer: Option<Peer>) -> Result<(), Response> {
+    let Some(peer) = peer else { return Ok(()) };
+    match gate.turn(Client::of(&peer), gate.begun.elapsed()) {
+        None => return Err(too_many()),
+        Some(wait) if wait.is_zero() => {}
+        Some(wait) => sleep(wait).await,
+    }
+    if is_reading(request.method(), request.uri().path()) || role_of(peer).await == Role::Writer {
+        return Ok(());
+    }
+    let detail = format!("{peer} may only read: its user is a member of group lb-ro");
+    Err(Problem::new(StatusCode::FORBIDDEN, detail).into_response())
+}
+
+fn is_reading(method: &Method, path: &str) -> bool {
+    method.is_safe() || (method == Method::POST && path == READING_POST)
+}
+
+fn too_slow() -> Problem {
+    let detail = format!(
+        "the request was not whole, or not done, within {} s; look at what is in force before you try again",
+        PATIENCE.as_secs()
+    );
+    Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+}
+
+fn too_many() -> Response {
+    let rate = 1_000_000 / PACE.as_micros();
+    let problem = Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        format!("these are more than {rate} requests a second from one client; try again later"),
+    );
+    // By then nobody is in front of it.
+    ([(header::RETRY_AFTER, LONGEST_QUEUE.as_secs())], problem).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_hurry_for_a_while_and_then_keeps_its_pace() {
+        let gate = Gate::new();
+        let now = Duration::from_secs(7);
+        let turn = |client| gate.turn(client, now);
+        for _ in 0..BURST {
+            assert_eq!(turn(Client::User(1)), Some(Duration::ZERO));
+        }
+        assert_eq!(turn(Client::User(1)), Some(PACE));
+        assert_eq!(turn(Client::User(2)), Some(Duration::ZERO), "others are not concerned");
+        let waiting = std::iter::from_fn(|| turn(Client::User(1))).take(1_000_000);
+        assert_eq!(waiting.last(), Some(LONGEST_QUEUE));
+        assert_eq!(turn(Client::User(1)), None);
+        assert_eq!(gate.turn(Client::User(1), now + LONGEST_QUEUE), Some(PACE));
+    }
+
+    #[test]
+    fn no_crowd_of_clients_makes_memory_grow() {
+        let gate = Gate::new();
+        for uid in 0..10_000 {
+            assert!(gate.turn(Client::User(uid), Duration::ZERO).is_some());
+        }
+        assert_eq!(gate.paces.lock().unwrap().len(), MOST_CLIENTS + 1);
+        gate.turn(Client::User(20_000), Duration::from_mins(1));
+        assert_eq!(gate.paces.lock().unwrap().len(), 1, "who has not come for long is forgotten");
+    }
+
+    #[test]
+    fn numbers_that_can_stand_in_a_log_are_kept() {
+        let gate = Gate::new();
+        let number = |value: &'static [u8]| {
+            let value = HeaderValue::from_bytes(value).unwrap();
+            gate.number(&HeaderMap::from_iter([(REQUEST_ID, value)]))
+        };
+        assert_eq!(number(b"deploy-17.a_b"), "deploy-17.a_b");
+        let other = [&b""[..], b"a b", b"a\"b", &[b'x'; 65], b"\xff"].map(number);
+        let own: Vec<_> = other.iter().map(|number| number.split_once('-').unwrap().1).collect();
+        assert_eq!(own, ["0", "1", "2", "3", "4"]);
+    }
+}
