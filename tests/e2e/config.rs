@@ -231,7 +231,7 @@ fn rollback_brings_a_backend_back(tools: Tools) -> Result<()> {
 }
 
 /// A daemon that sees its state directory as `mount`, a line of shell, leaves it. Nobody else does.
-fn start_with_mount(site: &Site, mount: &str) -> Result<(Process, Cli)> {
+pub(crate) fn start_with_mount(site: &Site, mount: &str) -> Result<(Process, Cli)> {
     let files = site.files("lb");
     write(&files.config, &config(), &files)?;
     let plain = run_command(site.lb(), &site.lab.namespace(Node::Balancer), &files);

@@ -2,6 +2,7 @@
 //!
 //! Each test builds a network of its own, so tests run side by side. Without root they are skipped, and say so.
 
+mod api;
 mod bench;
 mod cases;
 mod changes;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     }
     let cases = [
         plumbing::cases(),
+        api::cases(),
         decap::cases(),
         delivery::cases(),
         sizes::cases(),

@@ -6,6 +6,7 @@ mod lab;
 mod libtest;
 mod setup;
 mod test;
+mod validator;
 
 use std::{ffi::OsString, process::ExitCode};
 

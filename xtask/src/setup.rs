@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use lb_ebpf_build::{DEBIAN_PACKAGES, Incomplete, Recipe, Toolchain, is_debian, linker};
 
-use crate::{cargo, debian};
+use crate::{cargo, debian, validator};
 
 /// What the machine is made ready for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
         install_packages(purpose)?;
     }
     build_linker()?;
+    if purpose == Purpose::Test && validator::has_venv() {
+        validator::install()?;
+    }
     match missing(purpose) {
         missing if missing.is_empty() => Ok(()),
         missing => bail!("{}", render(&missing)),
@@ -57,7 +60,9 @@ fn missing(purpose: Purpose) -> Vec<Item> {
         Recipe::find(cargo::root()).err().into_iter().flat_map(|incomplete| recipe_items(&incomplete));
     let programs = missing_programs(purpose).map(|(program, package)| program_item(program, package));
     let components = if purpose == Purpose::Test { missing_components() } else { Vec::new() };
-    recipe.chain(programs).chain(components).collect()
+    let validator = (purpose == Purpose::Test && !validator::is_ready())
+        .then(|| Item { what: "the API's validator".to_owned(), command: validator::commands() });
+    recipe.chain(programs).chain(components).chain(validator).collect()
 }
 
 fn recipe_items(incomplete: &Incomplete) -> Vec<Item> {
@@ -153,7 +158,9 @@ fn packages_to_install(purpose: Purpose) -> Result<Vec<String>> {
 fn wanted_packages(purpose: Purpose) -> Vec<String> {
     let programs = missing_programs(purpose).map(|(_, package)| package.to_owned());
     let recipe = if Recipe::find(cargo::root()).is_err() { recipe_packages() } else { Vec::new() };
-    recipe.into_iter().chain(programs).collect()
+    let venv = (purpose == Purpose::Test && !validator::is_ready() && !validator::has_venv())
+        .then(|| "python3-venv".to_owned());
+    recipe.into_iter().chain(programs).chain(venv).collect()
 }
 
 /// LLVM for the first toolchain that Debian has it for, else Debian's own toolchain; nothing if LLVM is there.

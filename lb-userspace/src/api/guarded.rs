@@ -2,9 +2,9 @@
 //! section 13.1.1).
 
 use axum::extract::{FromRequestParts, Request, State};
+use axum::http::HeaderValue;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -23,13 +23,10 @@ impl FromRequestParts<Shared> for Guarded {
         };
         match generation(tag) {
             Some(generation) => Ok(Self(control.expecting(generation))),
-            None => Err(Problem::new(
-                StatusCode::PRECONDITION_FAILED,
-                format!(
-                    "if-match: {tag:?} is no generation; the etag of an answer is one, and the present is \"{}\"",
-                    control.generation()
-                ),
-            )),
+            None => Err(Problem::bad_request(format!(
+                "if-match: {tag:?} is no generation; the etag of an answer is one, and the present is \"{}\"",
+                control.generation()
+            ))),
         }
     }
 }

@@ -7,8 +7,11 @@ use tokio::task::spawn_blocking;
 
 use super::connections::Peer;
 
+/// The group that the API's socket belongs to.
+pub(super) const OPERATORS: &str = "lb";
+
 /// The group whose members may only read.
-pub(crate) const READERS: &str = "lb-ro";
+const READERS: &str = "lb-ro";
 
 /// What a client may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,15 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown,
+};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Group;
 use tokio::net::UnixListener;
+
+use super::roles::OPERATORS;
 
 /// Why the API's socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +78,7 @@ impl Drop for SocketGuard {
     }
 }
 
-/// Binds the socket at `path`, with its folder if need be. Owner and group may connect.
+/// Binds the socket at `path`, with its folder if need be. Its owner and the members of [`OPERATORS`] may connect.
 pub fn bind(path: &Path) -> Result<ApiSocket, BindError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
@@ -131,10 +136,19 @@ fn bind_in_place(path: &Path) -> Result<UnixListener, BindError> {
     let listener = UnixListener::bind(&passing).map_err(BindError::io("bind", path))?;
     let finish = || {
         std::fs::set_permissions(&passing, Permissions::from_mode(0o660))?;
+        give_to_operators(&passing);
         std::fs::rename(&passing, path)
     };
     finish().map_err(BindError::io("bind", path))?;
     Ok(listener)
+}
+
+/// Lets the members of [`OPERATORS`] connect, if there is such a group; else it stays with the daemon's own.
+fn give_to_operators(socket: &Path) {
+    let Ok(Some(group)) = Group::from_name(OPERATORS) else { return };
+    if let Err(error) = lchown(socket, None, Some(group.gid.as_raw())) {
+        tracing::warn!("the API's socket cannot be given to group {OPERATORS}: {error}");
+    }
 }
 
 fn sibling(path: &Path, extension: &str) -> PathBuf {
