@@ -8,14 +8,15 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::{CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH};
+use hyper::http::response::Parts;
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::config::LimitKeys;
+use crate::config::{LimitKeys, ServiceKeys};
 use crate::controller::ListAction;
 use crate::model::{Endpoint, ListName};
 use crate::suggestion::Quantile;
@@ -84,12 +85,23 @@ fn advice(error: &io::Error) -> &'static str {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    expected: Option<Tag>,
 }
+
+/// Of which generation something is that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag(HeaderValue);
 
 impl Client {
     /// A client of the daemon at `socket`; nothing is connected before the first call.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), expected: None }
+    }
+
+    /// The same, whose changes are refused if anything has changed since that was read.
+    #[must_use]
+    pub fn expecting(&self, tag: Tag) -> Self {
+        Self { expected: Some(tag), ..self.clone() }
     }
 
     /// The daemon as a whole.
@@ -100,6 +112,27 @@ impl Client {
     /// Every service.
     pub async fn services(&self) -> Result<Vec<ServiceView>, ClientError> {
         self.call(Method::GET, "/v1/services", None).await
+    }
+
+    /// A service as the configuration would have it.
+    pub async fn service(&self, name: &str) -> Result<(ServiceKeys, Tag), ClientError> {
+        let (bytes, tag) = self.ask_tagged(Method::GET, &service_path(name), None, PATIENCE).await?;
+        Ok((self.read(&bytes)?, tag.ok_or_else(|| self.protocol(&"its answer has no etag"))?))
+    }
+
+    /// Adds a service.
+    pub async fn add_service(&self, keys: &ServiceKeys) -> Result<Applied, ClientError> {
+        self.send(Method::POST, "/v1/services", keys).await
+    }
+
+    /// Puts a service in the place of the one of this name.
+    pub async fn set_service(&self, name: &str, keys: &ServiceKeys) -> Result<Applied, ClientError> {
+        self.send(Method::PUT, &service_path(name), keys).await
+    }
+
+    /// Removes a service.
+    pub async fn remove_service(&self, name: &str) -> Result<Applied, ClientError> {
+        self.call(Method::DELETE, &service_path(name), None).await
     }
 
     /// The backends of one service.
@@ -289,12 +322,24 @@ impl Client {
         body: Option<Vec<u8>>,
         patience: Duration,
     ) -> Result<Bytes, ClientError> {
+        self.ask_tagged(method, path, body, patience).await.map(|(bytes, _)| bytes)
+    }
+
+    /// The same, and of which generation it is.
+    async fn ask_tagged(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        patience: Duration,
+    ) -> Result<(Bytes, Option<Tag>), ClientError> {
         let request = self.request(method, path, body)?;
         let exchange = tokio::time::timeout(patience, self.exchange(request));
         let silent = |_| ClientError::Silent { socket: self.socket.clone(), patience };
-        let (status, bytes) = exchange.await.map_err(silent)??;
+        let (head, bytes) = exchange.await.map_err(silent)??;
+        let status = head.status;
         if status.is_success() {
-            return Ok(bytes);
+            return Ok((bytes, head.headers.get(ETAG).cloned().map(Tag)));
         }
         match serde_json::from_slice(&bytes) {
             Ok(problem) => Err(ClientError::Problem(problem)),
@@ -308,13 +353,16 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let request = Request::builder().method(method).uri(path).header(HOST, "lb");
+        let mut request = Request::builder().method(method).uri(path).header(HOST, "lb");
+        if let Some(Tag(tag)) = &self.expected {
+            request = request.header(IF_MATCH, tag);
+        }
         let request =
             request.header(CONTENT_TYPE, "application/json").body(Full::from(body.unwrap_or_default()));
         request.map_err(|error| self.protocol(&error))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), ClientError> {
         let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let (mut sender, connection) =
@@ -322,9 +370,9 @@ impl Client {
         // The sender reports the connection's errors; the task ends with the exchange.
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(|error| self.protocol(&error))?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(|error| self.protocol(&error))?;
-        Ok((status, body.to_bytes()))
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| self.protocol(&error))?;
+        Ok((head, body.to_bytes()))
     }
 
     fn protocol(&self, reason: &dyn std::fmt::Display) -> ClientError {
@@ -332,8 +380,12 @@ impl Client {
     }
 }
 
+fn service_path(service: &str) -> String {
+    format!("/v1/services/{}", encode(service))
+}
+
 fn backends_path(service: &str) -> String {
-    format!("/v1/services/{}/backends", encode(service))
+    format!("{}/backends", service_path(service))
 }
 
 fn limits_path(service: Option<&str>) -> String {

@@ -1,6 +1,6 @@
 //! The operator's commands: what they change, what they print, and their exit codes.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lb_tests::daemon::Config;
 use lb_tests::load;
 use lb_tests::net::{Node, VIP4};
@@ -8,6 +8,7 @@ use lb_tests::servers::HTTP_PORT;
 use lb_tests::site::{SERVING, Site};
 use lb_tests::tools::Tools;
 use lb_userspace::view::{Applied, BackendState};
+use serde_json::{Map, Value};
 
 use crate::cases::{Case, cases, echo, ensure_only, ensure_spread, web};
 
@@ -21,6 +22,8 @@ const NOT_FOUND: i32 = 5;
 pub(crate) fn cases() -> Vec<Case> {
     cases!["changes":
         backends_are_removed_and_added,
+        services_are_removed_and_added,
+        several_hands_change_a_service,
         a_backend_is_drained,
         weights_count,
         mistakes_have_exit_codes,
@@ -46,6 +49,79 @@ fn backends_are_removed_and_added(tools: Tools) -> Result<()> {
     ensure!(added.generation > removed.generation, "{added:?} after {removed:?}");
     cli.wait_serving("web", 3, SERVING)?;
     ensure_spread(&load::requests(&site.client(1), target, 90)?)
+}
+
+/// Whatever a service is, it can be told in keys, and be made again from them.
+fn services_are_removed_and_added(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![web(VIP4)]))?;
+    let (cli, target) = (site.cli()?, (VIP4, HTTP_PORT).into());
+    let shown = cli.succeed(&["service", "show", "web"])?;
+    ensure!(shown.starts_with("[[service]]\nname = \"web\"\n"), "{shown}");
+    let keys: Map<String, Value> = cli.ask(&["service", "show", "web"])?;
+    ensure!(keys["backends"].as_array().is_some_and(|backends| backends.len() == 3), "{keys:?}");
+
+    cli.succeed(&["service", "delete", "web"])?;
+    ensure!(site.status()?.services.is_empty());
+    let lost = load::requests(&site.client(1), target, 3)?;
+    ensure!(lost.failed() == lost.total(), "a service that is gone was answered: {lost:?}");
+
+    let inline = |backend: &Value| format!("{{ address = {} }}", backend["address"]);
+    let backends: Vec<String> = keys["backends"].as_array().into_iter().flatten().map(inline).collect();
+    let backends = format!("backends=[{}]", backends.join(", "));
+    let vip = keys["vip"].as_str().context("a VIP that is no text")?;
+    let again = ["service", "add", "web", vip, "protocol=tcp", "mode=dsr-l2", "table_size=251", &backends];
+    let added: Applied = cli.ask(&again)?;
+    ensure!(added.summary == format!("service web added: {vip} tcp dsr-l2"), "{added:?}");
+    cli.wait_serving("web", 3, SERVING)?;
+    ensure_spread(&load::requests(&site.client(1), target, 90)?)?;
+
+    cli.succeed(&["service", "set", "web", "drain_timeout=90s", "table_size=65537"])?;
+    let keys: Map<String, Value> = cli.ask(&["service", "show", "web"])?;
+    ensure!(keys["drain_timeout"] == "90s" && keys["table_size"] == 65_537, "{keys:?}");
+    cli.wait_serving("web", 3, SERVING)?;
+    ensure_spread(&load::requests(&site.client(1), target, 90)?)?;
+
+    let generation = site.status()?.generation;
+    let mistakes: [(&[&str], i32, &str); 8] = [
+        (&again, REFUSED, "service web is there already; `lb service set web` changes it"),
+        (&["service", "add", "two", vip, "protocol=tcp", "mode=dsr-l2"], REFUSED, "belongs to service"),
+        (&["service", "add", "two", "192.0.2.300:80", "protocol=tcp"], REFUSED, "vip: "),
+        (&["service", "set", "web", "colour=red"], REFUSED, "colour: "),
+        (&["service", "set", "web", "table_size=250"], REFUSED, "table_size: "),
+        (&["service", "set", "wbe", "table_size=251"], NOT_FOUND, "did you mean web?"),
+        (&["service", "delete", "mail"], NOT_FOUND, "there are: web"),
+        (&["service", "set", "web"], USAGE, "KEY=VALUE"),
+    ];
+    for (arguments, code, words) in mistakes {
+        let said = cli.run(arguments)?;
+        ensure!(said.code == Some(code) && said.stderr.contains(words), "{arguments:?}: {said:?}");
+    }
+    ensure!(site.status()?.generation == generation, "a mistake has changed something");
+    Ok(())
+}
+
+/// Each key that somebody sets stays set, whatever others set at the same time.
+fn several_hands_change_a_service(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![web(VIP4)]))?;
+    let cli = site.cli()?;
+    let hand = |key: &'static str| {
+        let cli = cli.clone();
+        move || -> Result<()> {
+            (1..=8).try_for_each(|value| {
+                cli.succeed(&["service", "set", "web", &format!("{key}={value}s")]).map(drop)
+            })
+        }
+    };
+    let hands = ["slow_start", "drain_timeout", "idle_timeout"].map(hand);
+    std::thread::scope(|scope| {
+        let hands = hands.map(|work| scope.spawn(work));
+        hands.into_iter().try_for_each(|hand| hand.join().map_err(|_| anyhow!("a hand panicked"))?)
+    })?;
+    let keys: Map<String, Value> = cli.ask(&["service", "show", "web"])?;
+    for key in ["slow_start", "drain_timeout", "idle_timeout"] {
+        ensure!(keys[key] == "8s", "{key} is lost: {keys:?}");
+    }
+    Ok(())
 }
 
 /// About a third of the slots belonged to the backend, and Maglev moves few others.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange, SuggestionQuery};
-use crate::model::ListName;
+use crate::model::{ListName, Service};
 use crate::view::{
     Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, LimitedView, PrefixList,
     Status, Suggestion,
@@ -24,6 +24,8 @@ pub trait Control: Send + Sync + 'static {
     fn generation(&self) -> u64;
     /// The daemon as a whole.
     async fn status(&self) -> Result<Status, ControllerGone>;
+    /// A service as it is wanted.
+    async fn service(&self, name: &str) -> Result<Service, ChangeError>;
     /// The backends of one service.
     async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError>;
     /// The limiters that packets of one service meet, or all there are.
@@ -68,6 +70,10 @@ impl Control for Handle {
 
     async fn status(&self) -> Result<Status, ControllerGone> {
         Self::status(self).await
+    }
+
+    async fn service(&self, name: &str) -> Result<Service, ChangeError> {
+        Self::service(self, name).await
     }
 
     async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{Control, Shared, bind, serve};
-use crate::config::{limit_keys, packets_per_source};
+use crate::config::{limit_keys, packets_per_source, read_service};
 use crate::controller::{Change, ChangeError, ControllerGone, ListChange, SuggestionQuery};
-use crate::model::{Action, AdminState, Limit, ListName};
+use crate::model::{Action, AdminState, Limit, ListName, Service};
 use crate::view::{
     Applied, BackendView, Busiest, ConfigApplied, ConfigDiff, ConfigStatus, FlowsView, GenerationView,
     LimitView, LimitedSource, LimitedView, ListsView, PlanView, PrefixList, SamplesView, Status, Suggestion,
@@ -73,6 +73,13 @@ impl Control for Double {
             limiter_samples: SamplesView { told: 40, lost: 2 },
             warnings: Vec::new(),
         })
+    }
+
+    async fn service(&self, name: &str) -> Result<Service, ChangeError> {
+        check_service(name)?;
+        let keys =
+            serde_json::json!({"name": "web", "vip": "192.0.2.10:80", "protocol": "tcp", "mode": "ipip"});
+        Ok(read_service(&serde_json::from_value(keys).unwrap()).unwrap())
     }
 
     async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {

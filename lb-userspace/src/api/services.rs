@@ -1,16 +1,25 @@
-//! `/v1/status` and `/v1/services`: what there is, and how it is.
+//! `/v1/status` and `/v1/services`: what there is, how it is, and what it is to be.
 
 use axum::Json;
 use axum::extract::State;
+use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::backends::OfService;
 use super::openapi::Refusals;
-use super::{Answer, Shared};
-use crate::view::{ServiceView, Status};
+use super::problem::{Body, Place};
+use super::{Answer, Guarded, Shared, apply};
+use crate::config::{ServiceKeys, read_service, service_keys};
+use crate::controller::Change;
+use crate::model::Service;
+use crate::view::{Applied, Problem, ServiceView, Status};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(status)).routes(routes!(services))
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(services, add))
+        .routes(routes!(show, set, remove))
 }
 
 /// The daemon as a whole.
@@ -23,4 +32,50 @@ async fn status(State(control): State<Shared>) -> Answer<Status> {
 #[utoipa::path(get, path = "/v1/services", tag = "services", responses((status = OK, body = [ServiceView]), Refusals))]
 async fn services(State(control): State<Shared>) -> Answer<Vec<ServiceView>> {
     Ok(Json(control.status().await?.services))
+}
+
+/// Adds a service.
+#[utoipa::path(
+    post, path = "/v1/services", tag = "services", request_body = ServiceKeys,
+    responses((status = OK, body = Applied), Refusals)
+)]
+async fn add(Guarded(control): Guarded, Body(keys): Body<ServiceKeys>) -> Answer<Applied> {
+    apply(&control, Change::AddService(read(&keys)?.into())).await
+}
+
+/// A service as the configuration would have it.
+#[utoipa::path(
+    get, path = "/v1/services/{service}", tag = "services", params(OfService),
+    responses((status = OK, body = ServiceKeys), Refusals)
+)]
+async fn show(State(control): State<Shared>, Place(service): Place<String>) -> Answer<ServiceKeys> {
+    Ok(Json(service_keys(&control.service(&service).await?)))
+}
+
+/// Puts a service in the place of the one of its name; what no key says is as usual. Backends that stay keep their flows.
+#[utoipa::path(
+    put, path = "/v1/services/{service}", tag = "services", params(OfService), request_body = ServiceKeys,
+    responses((status = OK, body = Applied), Refusals)
+)]
+async fn set(
+    Guarded(control): Guarded,
+    Place(service): Place<String>,
+    Body(mut keys): Body<ServiceKeys>,
+) -> Answer<Applied> {
+    // The name in the path is the service's, whatever the body says.
+    keys.0.insert("name".to_owned(), Value::String(service));
+    apply(&control, Change::SetService(read(&keys)?.into())).await
+}
+
+/// Removes a service with all its backends and the flows that they have.
+#[utoipa::path(
+    delete, path = "/v1/services/{service}", tag = "services", params(OfService),
+    responses((status = OK, body = Applied), Refusals)
+)]
+async fn remove(Guarded(control): Guarded, Place(service): Place<String>) -> Answer<Applied> {
+    apply(&control, Change::RemoveService { service }).await
+}
+
+fn read(keys: &ServiceKeys) -> Result<Service, Problem> {
+    read_service(keys).map_err(|sentences| Problem::bad_request(sentences.join("; ")))
 }

@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::config::ConfigCommand;
 use super::lists::ListCommand;
+use super::services::ServiceCommand;
 use super::xdp::XdpCommand;
 use crate::api::{MOST_SOURCES, USUAL_SOURCES};
 use crate::config::parse_drain_timeout;
@@ -76,8 +77,12 @@ pub enum Command {
     /// Show how the daemon is
     #[command(after_help = "Examples:\n  lb status\n  lb status -o json | jq .warnings")]
     Status,
-    /// Show services
-    #[command(subcommand, after_help = "Example:\n  lb service list")]
+    /// Show and change services
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  lb service list\n  lb service add web 192.0.2.10:80 protocol=tcp mode=dsr-l2\n  lb service set web \
+                            slow_start=30s"
+    )]
     Service(ServiceCommand),
     /// Show and change the backends of a service
     #[command(
@@ -180,7 +185,7 @@ pub struct LimitArgs {
     pub name: String,
 }
 
-fn parse_key(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_key(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE such as burst=400")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -201,14 +206,6 @@ pub struct DecapArgs {
     /// Where to serve Prometheus metrics
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
-}
-
-/// Show services.
-#[derive(Debug, Subcommand)]
-pub enum ServiceCommand {
-    /// List all services
-    #[command(after_help = "Examples:\n  lb service list\n  lb service list -o json | jq '.[].name'")]
-    List,
 }
 
 /// Show and change the backends of a service.

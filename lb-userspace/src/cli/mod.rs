@@ -5,6 +5,7 @@ mod config;
 mod limits;
 mod lists;
 mod screens;
+mod services;
 mod units;
 mod xdp;
 
@@ -20,10 +21,11 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 pub use self::args::{
-    Args, BackendArgs, BackendCommand, Command, DecapArgs, LimitArgs, LimitCommand, Output, ServiceCommand,
+    Args, BackendArgs, BackendCommand, Command, DecapArgs, LimitArgs, LimitCommand, Output,
 };
 pub use self::config::ConfigCommand;
 pub use self::lists::ListCommand;
+pub use self::services::ServiceCommand;
 pub use self::xdp::{PinsArgs, XdpCommand};
 
 use crate::client::{Client, ClientError};
@@ -85,10 +87,7 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
             let status = block_on(client(socket).status())??;
             screen.show(&status, screens::status)
         }
-        Command::Service(ServiceCommand::List) => {
-            let services = block_on(client(socket).services())??;
-            screen.show(&services, |services| screens::services(services))
-        }
+        Command::Service(command) => services::run(&command, &client(socket), screen),
         Command::Backend(command) => backend(&command, &client(socket), screen),
         Command::Deny(command) => lists::run(ListName::Deny, &command, &client(socket), screen),
         Command::Allow(command) => lists::run(ListName::Allow, &command, &client(socket), screen),

@@ -11,6 +11,7 @@ mod options;
 mod render;
 mod rules;
 mod service;
+mod service_keys;
 mod units;
 
 use std::fmt;
@@ -31,6 +32,8 @@ pub use self::rules::{
     check_interfaces, check_limits, check_name, check_outer_source, check_shared_limits, check_table_size,
     check_vip, check_windows,
 };
+pub(crate) use self::service_keys::render_keys;
+pub use self::service_keys::{ServiceKeys, read_service, service_keys};
 pub use self::units::{
     DurationError, RateError, parse_bit_rate, parse_bits, parse_duration, parse_rate, show_bits, show_count,
     show_duration,

@@ -65,13 +65,41 @@ fn edited(services: &Services, change: Change) -> Result<(Services, String), Cha
             let summary = remove_limit(&mut services, service.as_deref(), &name)?;
             return Ok((services, summary));
         }
+        Change::AddService(service) => {
+            let name = service.name.clone();
+            if services.contains_key(&name) {
+                return Err(ChangeError::Refused(format!(
+                    "service {name} is there already; `lb service set {name}` changes it"
+                )));
+            }
+            let summary =
+                format!("service {name} added: {} {} {}", service.vip, service.protocol, service.mode);
+            services.insert(name, *service);
+            return Ok((services, summary));
+        }
+        Change::SetService(service) => {
+            let name = service.name.clone();
+            let unknown = no_service(&services, &name);
+            *services.get_mut(&name).ok_or(unknown)? = *service;
+            return Ok((services, format!("service {name} set")));
+        }
+        Change::RemoveService { service: name } => {
+            let backends = services.get(&name).map(|service| service.backends.len());
+            let backends = backends.ok_or_else(|| no_service(&services, &name))?;
+            services.remove(&name);
+            return Ok((services, format!("service {name} removed with {backends} backends")));
+        }
         _ => change.service().unwrap_or_default().to_owned(),
     };
     let unknown = no_service(&services, &name);
     let service = services.get_mut(&name).ok_or(unknown)?;
     let summary = match change {
         // Seen to above.
-        Change::SetLimit { .. } | Change::RemoveLimit { .. } => String::new(),
+        Change::SetLimit { .. }
+        | Change::RemoveLimit { .. }
+        | Change::AddService(_)
+        | Change::SetService(_)
+        | Change::RemoveService { .. } => String::new(),
         Change::AddBackend { backend, .. } => {
             let summary = add_backend(service, backend)?;
             let refused = |error| ChangeError::Refused(format!("service {name}: {error}"));
@@ -164,14 +192,9 @@ fn check_all_limits(services: &Services) -> Result<(), ChangeError> {
 fn remove_limit(services: &mut Services, owner: Option<&str>, name: &str) -> Result<String, ChangeError> {
     let limits = limits_of(services, owner)?;
     let Some(position) = limits.iter().position(|limit| limit.name() == name) else {
-        let known: Vec<&str> = limits.iter().map(Limit::name).collect();
-        let there_are = if known.is_empty() {
-            "nor any other".to_owned()
-        } else {
-            format!("there are: {}", known.join(", "))
-        };
         let of = owner.map_or_else(|| "of all services".to_owned(), |owner| format!("of service {owner}"));
-        return Err(ChangeError::NotFound(format!("there is no limiter {name:?} {of}; {there_are}")));
+        let instead = instead(name, limits.iter().map(Limit::name));
+        return Err(ChangeError::NotFound(format!("there is no limiter {name:?} {of}{instead}")));
     };
     limits.remove(position);
     Ok(format!("{}: limiter {name} removed", owner.unwrap_or("all services")))
@@ -188,9 +211,27 @@ fn position(service: &Service, endpoint: Endpoint) -> Result<usize, ChangeError>
 }
 
 pub(super) fn no_service(services: &Services, name: &str) -> ChangeError {
-    let known: Vec<&str> = services.keys().map(String::as_str).collect();
-    ChangeError::NotFound(match known.as_slice() {
-        [] => format!("there is no service {name:?}, nor any other"),
-        known => format!("there is no service {name:?}; there are: {}", known.join(", ")),
-    })
+    ChangeError::NotFound(format!(
+        "there is no service {name:?}{}",
+        instead(name, services.keys().map(String::as_str))
+    ))
+}
+
+/// Names that are told when one is unknown and none is like it.
+const TOLD_NAMES: usize = 12;
+
+/// What to say after an unknown name: the one that was perhaps meant, or those there are.
+fn instead<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
+    let known: Vec<&str> = known.collect();
+    // Typing mistakes: letters that are missing, wrong, too many or swapped.
+    let mistakes = |other: &str| strsim::osa_distance(name, other);
+    let nearest = known.iter().copied().min_by_key(|other| mistakes(other));
+    match (nearest, known.len().saturating_sub(TOLD_NAMES)) {
+        (None, _) => ", nor any other".to_owned(),
+        (Some(nearest), _) if mistakes(nearest) <= name.len().div_ceil(4) => {
+            format!("; did you mean {nearest}?")
+        }
+        (_, 0) => format!("; there are: {}", known.join(", ")),
+        (_, more) => format!("; there are: {} and {more} more", known[..TOLD_NAMES].join(", ")),
+    }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::edits::Edited;
 use super::pipeline::{Balancer, Wish};
 use super::{Change, ChangeError, ControllerGone, ListChange, Request, SuggestionQuery};
-use crate::model::{Desired, ListName};
+use crate::model::{Desired, ListName, Service};
 use crate::neighbors::local_addresses;
 use crate::view::{
     Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, LimitView, LimitedView,
@@ -86,6 +86,11 @@ impl Handle {
     /// Applies a change of a list whole, or refuses it whole.
     pub async fn change_list(&self, change: ListChange) -> Result<Applied, ChangeError> {
         self.wish(|answer| Wish::ChangeList(change, answer)).await?
+    }
+
+    /// A service as it is wanted.
+    pub async fn service(&self, name: &str) -> Result<Service, ChangeError> {
+        self.wish(|answer| Wish::Service(name.to_owned(), answer)).await?
     }
 
     /// The configuration in force, as text.

@@ -25,7 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use crate::datapath::{Attachment, Datapath};
 use crate::health::{CheckReport, Checker};
-use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, ListName, Weight};
+use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, ListName, Service, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::state::{Beginning, Directory};
 use crate::suggestion::Quantile;
@@ -58,6 +58,15 @@ const NEW_ANSWER: Duration = Duration::from_millis(500);
 /// An operator's change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// Adds a service.
+    AddService(Box<Service>),
+    /// Puts a service in the place of the one of its name.
+    SetService(Box<Service>),
+    /// Removes a service with all its backends.
+    RemoveService {
+        /// Its name.
+        service: String,
+    },
     /// Adds a backend.
     AddBackend {
         /// The service's name.
@@ -110,7 +119,9 @@ impl Change {
     /// Name of the service concerned; `None` if all are.
     pub fn service(&self) -> Option<&str> {
         match self {
-            Self::AddBackend { service, .. }
+            Self::AddService(service) | Self::SetService(service) => Some(&service.name),
+            Self::RemoveService { service }
+            | Self::AddBackend { service, .. }
             | Self::RemoveBackend { service, .. }
             | Self::SetState { service, .. }
             | Self::SetWeight { service, .. } => Some(service),

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
 use super::ChangeError;
-use super::edits::Edited;
+use super::edits::{Edited, no_service};
 use crate::config::{
     Config, ConfigError, DaemonSettings, Digest, Text, changed_settings, digest, load, parse_text,
 };
@@ -147,6 +147,11 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
                 drop(answer.send(result));
             }
             Wish::Show(answer) => drop(answer.send(self.text())),
+            Wish::Service(name, answer) => {
+                let services = &self.desired.services;
+                let found = services.get(&name).cloned().ok_or_else(|| no_service(services, &name));
+                drop(answer.send(found));
+            }
             Wish::Diff(text, answer) => drop(answer.send(self.difference(text).await)),
             Wish::Apply { text: Some(text), confirm_within, answer } => {
                 let result = self.apply_text(text, confirm_within).await;

@@ -207,7 +207,7 @@ fn a_refused_change_changes_nothing() {
     assert!(not_found(core.change(ask(7, AdminState::Ready)).unwrap_err()));
     let elsewhere = Change::RemoveBackend { service: "wbe".to_owned(), endpoint: endpoint(1) };
     let error = core.change(elsewhere).unwrap_err();
-    assert_eq!(error.to_string(), "there is no service \"wbe\"; there are: web");
+    assert_eq!(error.to_string(), "there is no service \"wbe\"; did you mean web?");
     let other_port = Backend { endpoint: "10.0.1.5:81".parse().unwrap(), ..backend(5) };
     assert!(refused(
         core.change(Change::AddBackend { service: "web".to_owned(), backend: other_port }).unwrap_err()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::super::{Change, ChangeError, ListChange};
+use crate::model::Service;
 use crate::view::{Applied, ConfigApplied, ConfigDiff, GenerationView};
 
 /// Where an answer is waited for.
@@ -18,6 +19,8 @@ pub(in crate::controller) enum Wish {
     ChangeList(ListChange, Answer<Applied>),
     /// What is in force, as text.
     Show(oneshot::Sender<String>),
+    /// A service as it is wanted.
+    Service(String, Answer<Service>),
     /// What a text, or else the files, would change.
     Diff(Option<String>, Answer<ConfigDiff>),
     /// Put a text, or else the files, in force.
@@ -47,6 +50,7 @@ impl Wish {
             Self::Apply { answer, .. } | Self::Rollback(_, answer) | Self::Confirm(answer) => {
                 drop(answer.send(Err(error)));
             }
+            Self::Service(_, answer) => drop(answer.send(Err(error))),
             Self::Diff(_, answer) => drop(answer.send(Err(error))),
             Self::If(_, wish) => wish.refuse(error),
             Self::Show(_) | Self::History(_) => {}

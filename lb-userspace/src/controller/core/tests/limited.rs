@@ -71,7 +71,7 @@ fn who_is_over_a_limit_is_told_by_names() {
     assert_eq!((first.sources.len(), first.sources_total, first.samples), (1, 6, 57));
     assert_eq!(first.sources[0].packets_per_second.to_bits(), 15.0_f64.to_bits());
     let unknown = core.limited(Some("wbe"), 1).unwrap_err();
-    assert_eq!(unknown.to_string(), "there is no service \"wbe\"; there are: web");
+    assert_eq!(unknown.to_string(), "there is no service \"wbe\"; did you mean web?");
 }
 
 /// The rows and the name are the old limiter's, and so may be samples under way; its sources are nobody's.
