@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use lb_common::layout::USABLE;
 use lb_common::layout::{InterfaceEntry, LimiterCounts};
 use lb_common::lists::Side;
 use lb_common::verdict::{AnswerReason, DropReason, PassReason};
@@ -492,7 +493,6 @@ impl<D: Datapath> Core<D> {
     fn service_view(&self, service: &Service) -> Result<ServiceView, TableError> {
         let ServiceTotals { forwarded, withheld } = self.ledger.service(&service.name, &self.datapath)?;
         let placed = self.placement.service(&service.name);
-        let owners = placed.map(Placed::owned_slots).unwrap_or_default();
         let (slots, moving) = placed.map_or((0, 0), |placed| (placed.slots().len(), placed.moving()));
         let mut limits = Vec::new();
         let mut contended = 0;
@@ -511,7 +511,8 @@ impl<D: Datapath> Core<D> {
             options: OptionsView::of(service),
             table_size: service.table_size,
             slots: SlotsView { settled: (slots - moving) as u64, moving: moving as u64 },
-            backends_serving: owners.values().filter(|slots| **slots > 0).count(),
+            backends_serving: placed
+                .map_or(0, |placed| placed.owned_slots().filter(|(_, slots)| *slots > 0).count()),
             backends_total: service.backends.len(),
             packets: forwarded.packets + withheld.limited + withheld.dropped,
             bytes: forwarded.bytes,
@@ -534,7 +535,20 @@ impl<D: Datapath> Core<D> {
         warnings
     }
 
+    /// Whether every backend of a service is usable, by a look at the tables: that is the rule, and quickly known.
+    fn is_well(&self, service: &Service) -> bool {
+        let usable = |placed: &Placed| {
+            let run = self.image.backends.run(placed.first_backend()).map_or(&[][..], |run| &run[..]);
+            run.iter().filter(|entry| entry.flags & USABLE != 0).count()
+        };
+        let placed = self.placement.service(&service.name).filter(|placed| placed.is_open());
+        !self.behind && placed.is_some_and(|placed| usable(placed) == service.backends.len())
+    }
+
     fn warnings_of(&self, service: &Service) -> Vec<String> {
+        if self.is_well(service) {
+            return Vec::new();
+        }
         let name = &service.name;
         let wanted = |backend: &&Backend| !self.is_retired(service, backend);
         let down = |backend: &&Backend| {
@@ -615,7 +629,12 @@ impl<D: Datapath> Core<D> {
     /// The backends of one service.
     pub(super) fn backends(&self, name: &str) -> Result<Vec<BackendView>, ChangeError> {
         let service = self.services.get(name).ok_or_else(|| edits::no_service(&self.services, name))?;
-        let owned = self.placement.service(name).map(Placed::owned_slots).unwrap_or_default();
+        let owned: BTreeMap<Endpoint, u32> = self
+            .placement
+            .service(name)
+            .into_iter()
+            .flat_map(|placed| placed.owned_slots().map(|(endpoint, slots)| (*endpoint, slots)))
+            .collect();
         let slots: u32 = owned.values().sum();
         let share =
             |endpoint| owned.get(&endpoint).map_or(0.0, |own| f64::from(*own) / f64::from(slots.max(1)));

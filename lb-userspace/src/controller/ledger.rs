@@ -183,8 +183,11 @@ impl Ledger {
     ) -> Result<ServiceTotals, TableError> {
         let Some(account) = self.services.get(name) else { return Ok(ServiceTotals::default()) };
         let mut forwarded = account.retired;
+        let end = account.backends.values().map(|backend| backend.row + 1).max().unwrap_or(account.first);
+        let rows = tables.forwarded_in(account.first..end)?;
         for backend in account.backends.values() {
-            forwarded = add(forwarded, total(backend, tables)?);
+            let counted = rows.get((backend.row - account.first) as usize).copied().unwrap_or_default();
+            forwarded = add(forwarded, add(backend.carried, counted));
         }
         for (_, _, account) in self.closing.iter().filter(|(service, ..)| service == name) {
             forwarded = add(forwarded, total(account, tables)?);

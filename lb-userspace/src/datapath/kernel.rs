@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf};
@@ -27,6 +28,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::attach::{AttachError, Attachment, attach};
+use super::batch::lookup_batch;
 use super::lists::ListTable;
 use super::mapping::{Mapping, Row};
 use super::maps::{MAPS, WAYS as WAYS_MAP, kept_maps};
@@ -89,6 +91,9 @@ pub enum LoadError {
         /// The system's reason.
         source: Errno,
     },
+    /// It is not known for how many CPUs there are counters.
+    #[error("cannot tell how many CPUs there can be: {0}")]
+    Cpus(#[source] io::Error),
     /// Something that this very build should contain is not in the object.
     #[error("the embedded program has no {0}: this build is broken, build it again")]
     Incomplete(&'static str),
@@ -106,6 +111,10 @@ pub struct KernelDatapath {
     meters: Mapping,
     flows: Mapping,
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
+    /// The same map.
+    forwarded_map: OwnedFd,
+    /// Values that a row of counters has.
+    cpus: usize,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
     limiter_counts: PerCpuArray<MapData, Row<LimiterCounts>>,
     flow_counts: PerCpuArray<MapData, Row<FlowCounts>>,
@@ -185,6 +194,8 @@ impl KernelDatapath {
         let flow_words = capacity.flow_sets as usize * FLOW_SET_WORDS;
         let flows = mapping(&ebpf, "FLOWS", |map| Mapping::new(map, flow_words))?;
         Ok(Self {
+            forwarded_map: counters_map(&ebpf, "FORWARDED")?,
+            cpus: nr_cpus().map_err(|(_, source)| LoadError::Cpus(source))?,
             limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
             samplers: counters(&mut ebpf, "SAMPLERS")?,
@@ -299,6 +310,24 @@ fn fill_ways(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Rows of counters that are looked up by one call.
+const ROWS_AT_ONCE: usize = 512;
+
+fn together(a: Forwarded, b: Forwarded) -> Forwarded {
+    Forwarded {
+        packets: a.packets + b.packets,
+        bytes: a.bytes + b.bytes,
+        new_flows: a.new_flows + b.new_flows,
+    }
+}
+
+/// A map of counters, for other calls than aya's.
+fn counters_map(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let Some(Map::PerCpuArray(data)) = ebpf.map(name) else { return Err(LoadError::Incomplete(name)) };
+    let copied = rustix::io::fcntl_dupfd_cloexec(data.fd().as_fd(), 0);
+    copied.map_err(|source| LoadError::Mapping { name, source })
+}
+
 fn mapping<M>(
     ebpf: &Ebpf,
     name: &'static str,
@@ -401,12 +430,30 @@ impl Datapath for KernelDatapath {
     }
 
     fn forwarded(&self, index: u32) -> Result<Forwarded, TableError> {
-        let add = |a: Forwarded, Row(b): Row<Forwarded>| Forwarded {
-            packets: a.packets + b.packets,
-            bytes: a.bytes + b.bytes,
-            new_flows: a.new_flows + b.new_flows,
-        };
-        Ok(row(&self.forwarded, "FORWARDED", index)?.into_iter().fold(Forwarded::default(), add))
+        let rows = row(&self.forwarded, "FORWARDED", index)?.into_iter();
+        Ok(rows.fold(Forwarded::default(), |sum, Row(row)| together(sum, row)))
+    }
+
+    /// A system call for some thousand rows instead of one for each.
+    fn forwarded_in(&self, rows: Range<u32>) -> Result<Vec<Forwarded>, TableError> {
+        let mut all = Vec::with_capacity(rows.len());
+        let mut next = rows.start;
+        let mut keys = [0u32; ROWS_AT_ONCE];
+        let mut values = vec![Forwarded::default(); keys.len() * self.cpus];
+        while next < rows.end {
+            let keys = &mut keys[..ROWS_AT_ONCE.min((rows.end - next) as usize)];
+            let values = &mut values[..keys.len() * self.cpus];
+            let (found, onward) = lookup_batch(&self.forwarded_map, next.checked_sub(1), keys, values);
+            if found < keys.len() {
+                let reason = onward.err().unwrap_or(Errno::NOENT).to_string();
+                return Err(TableError { table: "FORWARDED", entry: next as usize + found, reason });
+            }
+            all.extend(
+                values.chunks(self.cpus).map(|row| row.iter().copied().fold(Forwarded::default(), together)),
+            );
+            next += found as u32;
+        }
+        Ok(all)
     }
 
     fn withheld(&self, index: u32) -> Result<Withheld, TableError> {

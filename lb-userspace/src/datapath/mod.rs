@@ -4,6 +4,7 @@
 //! [`apply`] stores them. Nothing else writes.
 
 pub(crate) mod attach;
+mod batch;
 #[cfg(test)]
 pub(crate) mod double;
 #[cfg(test)]
@@ -332,6 +333,11 @@ pub trait Datapath: Send {
 
     /// What was forwarded to the backend in a row, all CPUs together.
     fn forwarded(&self, row: u32) -> Result<Forwarded, TableError>;
+
+    /// [`Self::forwarded`] of many rows.
+    fn forwarded_in(&self, rows: Range<u32>) -> Result<Vec<Forwarded>, TableError> {
+        rows.map(|row| self.forwarded(row)).collect()
+    }
 
     /// What the service in a row did not forward, all CPUs together.
     fn withheld(&self, row: u32) -> Result<Withheld, TableError>;

@@ -132,10 +132,8 @@ impl Placed {
     }
 
     /// Slots that each backend should own.
-    pub fn owned_slots(&self) -> BTreeMap<Endpoint, u32> {
-        let mut counts = vec![0u32; self.backends.length as usize];
-        self.table().iter().for_each(|id| counts[usize::from(id.number())] += 1);
-        self.ids.iter().map(|(endpoint, id)| (*endpoint, counts[usize::from(id.number())])).collect()
+    pub fn owned_slots(&self) -> impl Iterator<Item = (&Endpoint, u32)> {
+        self.ids.iter().map(|(endpoint, id)| (endpoint, self.slots.owned_by(*id)))
     }
 
     /// The slots as they stand in the tables, which may still be on the way to what [`Self::table`] says; empty while no

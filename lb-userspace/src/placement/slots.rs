@@ -54,6 +54,8 @@ pub(super) struct Slots {
     open: bool,
     /// What stands in the tables. Empty while no backend is alive.
     words: Arc<[Slot]>,
+    /// How many slots each backend owns, by its number.
+    owned: Arc<[u32]>,
     /// The moving slots, in order.
     moves: Arc<[Move]>,
     /// The words were found in the tables, and nobody knows what table they follow.
@@ -85,7 +87,7 @@ impl Slots {
             next.advanced_from(self, table, size)
         } else {
             let words = table.iter().map(|owner| Slot::settled(*owner)).collect();
-            Self { words, ..next }
+            next.with_words(words, &[])
         }
     }
 
@@ -114,7 +116,13 @@ impl Slots {
             before.next_if(|earlier| earlier.at == at).copied().unwrap_or(Move { at, since: UNPUBLISHED })
         });
         let moves = moves.collect();
-        Self { words, moves, ..self }
+        let mut owned = Vec::new();
+        for slot in &*words {
+            let number = usize::from(slot.current().number());
+            owned.resize(owned.len().max(number + 1), 0);
+            owned[number] += 1;
+        }
+        Self { words, owned: owned.into(), moves, ..self }
     }
 
     /// The same slots, now that the tables hold them: what started to move did so at `now` at the latest.
@@ -175,6 +183,12 @@ impl Slots {
     /// The Maglev table: who should own each slot. Empty while no backend takes new flows.
     pub(super) fn table(&self) -> Vec<BackendId> {
         if self.open { self.words.iter().map(|slot| slot.current()).collect() } else { Vec::new() }
+    }
+
+    /// How many slots of the Maglev table a backend owns.
+    pub(super) fn owned_by(&self, id: BackendId) -> u32 {
+        let owned = self.owned.get(usize::from(id.number())).copied().filter(|_| self.open);
+        owned.unwrap_or_default()
     }
 
     /// Whether any backend takes new flows.

@@ -122,7 +122,10 @@ fn what_cannot_be_suggested_is_refused_with_a_way_out() {
         Err(ChangeError::NotFound(sentence)) => sentence,
         other => panic!("{other:?}"),
     };
-    assert_eq!(sentence(ask(&core, Some("wbe"), None, "99")), "there is no service \"wbe\"; did you mean web?");
+    assert_eq!(
+        sentence(ask(&core, Some("wbe"), None, "99")),
+        "there is no service \"wbe\"; did you mean web?"
+    );
     let way_out = |owner| {
         format!(
             "`lb limit set {owner} probe scope=source packets=1k/s burst=2000 action=shadow` adds one, which drops nothing"
