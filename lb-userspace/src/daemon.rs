@@ -30,6 +30,7 @@ use crate::neighbors::local_addresses;
 use crate::placement::hash_key;
 use crate::state::{self, Beginning, Directory, Found, StateError, Store as _, unix_now};
 use crate::stop::Stop;
+use crate::supervisor;
 
 /// Why the daemon could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +169,7 @@ async fn serve(
         async move { drop(stopped.wait_for(|stopped| *stopped).await) }
     };
     let mut servers = JoinSet::new();
+    let pulse = handle.clone();
     let control: Shared = Arc::new(handle);
     servers.spawn(api::serve(api, Arc::clone(&control), wait()));
     if let Some(listener) = metrics {
@@ -177,10 +179,14 @@ async fn serve(
     let names: Vec<_> = attachments.iter().map(|a| format!("{} ({})", a.interface, a.mode.name())).collect();
     tracing::info!("forwarding on {}", names.join(", "));
     heap::give_back();
+    supervisor::ready(&format!("forwarding on {}", names.join(", ")));
     let result = tokio::select! {
         result = controller.run(attachments) => result.map_err(DaemonError::from),
         () = stop.wait() => Ok(()),
+        never = supervisor::watch(|| pulse.is_well()) => match never {},
     };
+    drop(pulse);
+    supervisor::stopping();
     tracing::info!("stopping");
     // The controller is gone, so requests under way are answered at once: nothing here can take long.
     drop(stopping);

@@ -23,4 +23,5 @@ pub mod placement;
 pub mod state;
 mod stop;
 pub mod suggestion;
+mod supervisor;
 pub mod view;

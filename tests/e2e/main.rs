@@ -19,6 +19,7 @@ mod lists;
 mod options;
 mod plumbing;
 mod refusals;
+mod service;
 mod sizes;
 mod states;
 mod survive;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         lists::cases(),
         lifecycle::cases(),
         survive::cases(),
+        service::cases(),
         refusals::cases(),
         demo::cases(),
         zero_loss::cases(),

@@ -422,6 +422,11 @@ impl<D: Datapath> Core<D> {
         self.next_hop(self.services.get(service)?, endpoint.address).err()
     }
 
+    /// Whether the tables can be read.
+    pub(super) fn pulse(&self) -> Result<(), TableError> {
+        self.datapath.flow_counts().map(drop)
+    }
+
     /// The daemon as a whole.
     pub(super) fn status(&self, attachments: &[Attachment]) -> Result<Status, TableError> {
         let services: Result<Vec<_>, _> =

@@ -53,6 +53,11 @@ impl Handle {
         Ok(status)
     }
 
+    /// Whether the tables are looked after.
+    pub async fn is_well(&self) -> bool {
+        matches!(self.tables.ask(Request::Pulse).await, Ok(Ok(())))
+    }
+
     /// The backends of one service.
     pub async fn backends(&self, service: &str) -> Result<Vec<BackendView>, ChangeError> {
         self.tables.ask(|answer| Request::Backends(service.to_owned(), answer)).await?

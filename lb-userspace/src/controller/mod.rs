@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
-use crate::datapath::{Attachment, Datapath};
+use crate::datapath::{Attachment, Datapath, TableError};
 use crate::health::{CheckReport, Checker};
 use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, ListName, Service, Weight};
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
@@ -178,6 +178,7 @@ pub struct SuggestionQuery {
 
 enum Request {
     Status(oneshot::Sender<Status>),
+    Pulse(oneshot::Sender<Result<(), TableError>>),
     Limits(Option<String>, oneshot::Sender<Result<Vec<LimitView>, ChangeError>>),
     Limited(Option<String>, usize, oneshot::Sender<Result<LimitedView, ChangeError>>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
@@ -413,6 +414,7 @@ impl<D: Datapath + 'static> Controller<D> {
                 drop(answer.send(self.core.limited(service.as_deref(), most)));
             }
             Request::List(list, answer) => drop(answer.send(self.core.list(list))),
+            Request::Pulse(answer) => drop(answer.send(self.core.pulse())),
             Request::Plan(desired, answer) => {
                 let plan = block_in_place(|| self.core.plan(&desired));
                 drop(answer.send(plan.map_err(|error| ChangeError::Refused(error.to_string()))));

@@ -27,6 +27,7 @@ use crate::heap;
 use crate::model::Desired;
 use crate::model::diff::{diff, lines};
 use crate::state::{Beginning, Confirm, Generation, Origin, Store, unix_now};
+use crate::supervisor;
 use crate::view::{Applied, ConfigApplied, ConfigDiff, ConfigStatus, PlanView};
 pub use checks::{LocalVip, check_local_vips, check_no_local_vip};
 pub(super) use requests::Wish;
@@ -326,6 +327,7 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
     }
 
     async fn reload_on_signal(&mut self) {
+        supervisor::reloading();
         match self.reload(None).await {
             Ok(applied) => {
                 for line in &applied.changes {
@@ -337,6 +339,7 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
             }
             Err(error) => tracing::error!("the reload changed nothing: {error}"),
         }
+        supervisor::ready(&format!("generation {}", self.generation.number));
     }
 
     async fn take_whole(

@@ -50,7 +50,7 @@ fn weights(core: &Core<MemoryDatapath>) -> Vec<u16> {
 /// Whether packets of flows that it has reach a backend.
 fn is_usable(core: &Core<MemoryDatapath>, last: u8) -> bool {
     let row = core.placement.service("web").unwrap().backend_row(&endpoint(last)).unwrap();
-    core.image.backends.get(row).is_some_and(|entry| entry.flags & lb_common::layout::USABLE != 0)
+    core.image.backends.get(row).is_some_and(|entry| entry.flags & USABLE != 0)
 }
 
 #[test]
