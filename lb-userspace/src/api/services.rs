@@ -1,7 +1,7 @@
 //! `/v1/status` and `/v1/services`: what there is, how it is, and what it is to be.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,11 +15,15 @@ use crate::controller::Change;
 use crate::model::Service;
 use crate::view::{Applied, Problem, ServiceView, Status};
 
+/// As many backends as a service can have.
+const BODY_LIMIT: usize = 8 * 1024 * 1024;
+
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(status))
         .routes(routes!(services, add))
         .routes(routes!(show, set, remove))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 
 /// The daemon as a whole.
