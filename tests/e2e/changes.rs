@@ -1,5 +1,8 @@
 //! The operator's commands: what they change, what they print, and their exit codes.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
 use anyhow::{Context, Result, anyhow, ensure};
 use lb_tests::daemon::Config;
 use lb_tests::load;
@@ -28,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         weights_count,
         mistakes_have_exit_codes,
         tables_are_for_people,
+        answers_come_in_other_forms,
         the_metrics_page_has_its_series,
         config_check,
     ]
@@ -197,6 +201,35 @@ fn tables_are_for_people(tools: Tools) -> Result<()> {
             ensure!(said.stdout.contains(word), "lb {arguments:?} should show {word:?}:\n{}", said.stdout);
         }
     }
+    Ok(())
+}
+
+/// As names for scripts, as YAML, and again and again.
+fn answers_come_in_other_forms(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![web(VIP4)]))?;
+    let cli = site.cli()?;
+    let names = cli.succeed(&["backend", "list", "web", "-o", "name"])?;
+    let expected = [1, 2, 3].map(|number| web(VIP4).endpoint(Node::Backend(number)) + "\n").concat();
+    ensure!(names == expected, "{names}");
+    let yaml = cli.succeed(&["service", "list", "-o", "yaml"])?;
+    ensure!(yaml.starts_with("- name: web\n"), "{yaml}");
+    let refused = cli.run(&["backend", "remove", "web", "10.0.0.1:80", "--watch"])?;
+    ensure!(refused.code == Some(USAGE) && refused.stderr.contains("--watch goes with"), "{refused:?}");
+
+    let mut command = Command::new(site.lb());
+    command.args(["--socket"]).arg(site.files("lb").socket).args([
+        "service",
+        "list",
+        "-o",
+        "name",
+        "--watch=100ms",
+    ]);
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let lines = BufReader::new(child.stdout.take().context("no stdout")?).lines().take(3);
+    let lines = lines.collect::<std::io::Result<Vec<_>>>();
+    child.kill()?;
+    child.wait()?;
+    ensure!(lines? == ["web"; 3]);
     Ok(())
 }
 

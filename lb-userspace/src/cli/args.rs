@@ -5,14 +5,16 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::config::ConfigCommand;
 use super::lists::ListCommand;
+use super::manual::{CompletionArgs, ManArgs};
+use super::output::Output;
 use super::services::ServiceCommand;
 use super::xdp::XdpCommand;
 use crate::api::{MOST_SOURCES, USUAL_SOURCES};
-use crate::config::parse_drain_timeout;
+use crate::config::{parse_drain_timeout, parse_duration};
 use crate::model::{GUE_PORT, Weight};
 use crate::suggestion::Quantile;
 
@@ -30,21 +32,16 @@ pub struct Args {
     /// The daemon's socket; for `run` it takes precedence over the file's [default: /run/lb/lb.sock]
     #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Tables for people or JSON for programs
+    /// The form of the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     pub output: Output,
+    /// Show the answer again and again, every so often, until interrupted
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_name = "DURATION",
+        value_parser = parse_period)]
+    pub watch: Option<Duration>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// The form of what stands on stdout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }
 
 /// What to do.
@@ -106,6 +103,33 @@ pub enum Command {
         after_help = "Examples:\n  lb limit list\n  lb limit set web source-packets packets=2k/s burst=400"
     )]
     Limit(LimitCommand),
+    /// Write what makes a shell complete the words of lb
+    #[command(
+        after_help = "Examples:\n  lb completion bash > /usr/share/bash-completion/completions/lb\n  lb completion fish > \
+                            ~/.config/fish/completions/lb.fish"
+    )]
+    Completion(CompletionArgs),
+    /// Write manual pages: one for lb and one for each of its commands
+    #[command(after_help = "Example:\n  lb man /usr/local/share/man/man1")]
+    Man(ManArgs),
+}
+
+impl Command {
+    /// Whether it asks the daemon something and changes nothing.
+    pub(super) fn only_shows(&self) -> bool {
+        match self {
+            Self::Status => true,
+            Self::Service(command) => matches!(command, ServiceCommand::List | ServiceCommand::Show { .. }),
+            Self::Backend(command) => matches!(command, BackendCommand::List { .. }),
+            Self::Deny(command) | Self::Allow(command) => matches!(command, ListCommand::List),
+            Self::Limit(command) => {
+                !matches!(command, LimitCommand::Set { .. } | LimitCommand::Remove { .. })
+            }
+            Self::Xdp(command) => matches!(command, XdpCommand::Status { .. }),
+            Self::Config(command) => matches!(command, ConfigCommand::History | ConfigCommand::Show),
+            Self::Run { .. } | Self::Decap(_) | Self::Completion(_) | Self::Man(_) => false,
+        }
+    }
 }
 
 /// Show and change limiters.
@@ -296,6 +320,12 @@ pub struct BackendArgs {
 
 fn parse_port(text: &str) -> Result<NonZeroU16, String> {
     text.parse().map_err(|_| "expected a number from 1 to 65535".to_owned())
+}
+
+fn parse_period(text: &str) -> Result<Duration, String> {
+    let period = parse_duration(text).map_err(|error| error.to_string())?;
+    let range = Duration::from_millis(100)..=Duration::from_hours(1);
+    if range.contains(&period) { Ok(period) } else { Err("expected from 100ms to 1h".to_owned()) }
 }
 
 fn parse_weight(text: &str) -> Result<Weight, String> {

@@ -4,6 +4,8 @@ mod args;
 mod config;
 mod limits;
 mod lists;
+mod manual;
+mod output;
 mod screens;
 mod services;
 mod units;
@@ -14,17 +16,17 @@ use std::future::Future;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-pub use self::args::{
-    Args, BackendArgs, BackendCommand, Command, DecapArgs, LimitArgs, LimitCommand, Output,
-};
+pub use self::args::{Args, BackendArgs, BackendCommand, Command, DecapArgs, LimitArgs, LimitCommand};
 pub use self::config::ConfigCommand;
 pub use self::lists::ListCommand;
+pub use self::output::Output;
 pub use self::services::ServiceCommand;
 pub use self::xdp::{PinsArgs, XdpCommand};
 
@@ -63,8 +65,34 @@ impl From<Exit> for ExitCode {
 
 /// Runs the process's command line.
 pub fn main() -> ExitCode {
-    // The streams are not locked: the daemon's log goes to the same stderr from other threads.
-    run(Args::parse(), &mut io::stdout(), &mut io::stderr()).into()
+    let args = Args::parse();
+    let exit = match args.watch {
+        Some(period) if args.command.only_shows() => watch(period),
+        Some(_) => {
+            eprintln!("lb: --watch goes with commands that only show something, such as lb status");
+            Exit::Usage
+        }
+        // The streams are not locked: the daemon's log goes to the same stderr from other threads.
+        None => run(args, &mut io::stdout(), &mut io::stderr()),
+    };
+    exit.into()
+}
+
+/// Runs the process's command line every so often, until it fails. A terminal shows the last answer alone.
+fn watch(period: Duration) -> Exit {
+    /// Cursor to the upper left corner, and nothing from there on (ECMA-48, CUP and ED).
+    const CLEAR: &[u8] = b"\x1b[H\x1b[J";
+    let mut out = io::stdout();
+    let before: &[u8] = if out.is_terminal() { CLEAR } else { b"" };
+    loop {
+        let mut page = before.to_vec();
+        let exit = run(Args::parse(), &mut page, &mut io::stderr());
+        let written = out.write_all(&page).and_then(|()| out.flush());
+        if exit != Exit::Ok || written.is_err() {
+            return exit;
+        }
+        std::thread::sleep(period);
+    }
 }
 
 /// Runs one command line with its data on `out` and its complaints on `err`.
@@ -93,6 +121,8 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
         Command::Allow(command) => lists::run(ListName::Allow, &command, &client(socket), screen),
         Command::Xdp(command) => xdp::run(&command, screen),
         Command::Limit(command) => limits::run(&command, &client(socket), screen),
+        Command::Completion(args) => manual::completion(&args, screen),
+        Command::Man(args) => manual::pages(&args),
     }
 }
 
@@ -257,10 +287,7 @@ impl Screen<'_> {
     }
 
     fn show<T: Serialize>(&mut self, value: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
-        let text = match self.output {
-            Output::Table => table(value),
-            Output::Json => serde_json::to_string_pretty(value).map_err(io::Error::from)? + "\n",
-        };
+        let text = self.output.render(value, table)?;
         self.out.write_all(text.as_bytes())?;
         self.out.flush()?;
         Ok(())

@@ -8,13 +8,13 @@ use clap::error::ErrorKind;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-struct Ran {
-    exit: Exit,
-    out: String,
-    err: String,
+pub(super) struct Ran {
+    pub(super) exit: Exit,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
-fn lb(words: &[&str]) -> Ran {
+pub(super) fn lb(words: &[&str]) -> Ran {
     let args = Args::try_parse_from(["lb"].iter().chain(words)).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let exit = run(args, &mut out, &mut err);
