@@ -14,6 +14,7 @@ pub mod controller;
 pub mod daemon;
 pub mod datapath;
 pub mod decap;
+pub mod doctor;
 pub mod health;
 mod heap;
 pub mod metrics;

@@ -10,6 +10,7 @@ mod config;
 mod decap;
 mod delivery;
 mod demo;
+mod doctor;
 mod failures;
 mod flat;
 mod flows;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         survive::cases(),
         service::cases(),
+        doctor::cases(),
         refusals::cases(),
         demo::cases(),
         zero_loss::cases(),

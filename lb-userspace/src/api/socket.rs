@@ -78,7 +78,7 @@ impl Drop for SocketGuard {
     }
 }
 
-/// Binds the socket at `path`, with its folder if need be. Its owner and the members of [`OPERATORS`] may connect.
+/// Binds the socket at `path`, with its folder if need be. Its owner and the members of group `lb` may connect.
 pub fn bind(path: &Path) -> Result<ApiSocket, BindError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);

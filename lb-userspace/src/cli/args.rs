@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::config::ConfigCommand;
+use super::doctor::DoctorArgs;
 use super::lists::ListCommand;
 use super::manual::{CompletionArgs, ManArgs};
 use super::output::Output;
@@ -103,6 +104,11 @@ pub enum Command {
         after_help = "Examples:\n  lb limit list\n  lb limit set web source-packets packets=2k/s burst=400"
     )]
     Limit(LimitCommand),
+    /// Look for what stands in the way of packets: what was found, why it matters, and what mends it; exit code 1 if anything is bad
+    #[command(
+        after_help = "Examples:\n  lb doctor\n  lb doctor eth0 -o json | jq '.[] | select(.severity != \"well\")'"
+    )]
+    Doctor(DoctorArgs),
     /// Write what makes a shell complete the words of lb
     #[command(
         after_help = "Examples:\n  lb completion bash > /usr/share/bash-completion/completions/lb\n  lb completion fish > \
@@ -118,7 +124,7 @@ impl Command {
     /// Whether it asks the daemon something and changes nothing.
     pub(super) fn only_shows(&self) -> bool {
         match self {
-            Self::Status => true,
+            Self::Status | Self::Doctor(_) => true,
             Self::Service(command) => matches!(command, ServiceCommand::List | ServiceCommand::Show { .. }),
             Self::Backend(command) => matches!(command, BackendCommand::List { .. }),
             Self::Deny(command) | Self::Allow(command) => matches!(command, ListCommand::List),

@@ -2,6 +2,7 @@
 
 mod args;
 mod config;
+mod doctor;
 mod limits;
 mod lists;
 mod manual;
@@ -121,6 +122,7 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
         Command::Allow(command) => lists::run(ListName::Allow, &command, &client(socket), screen),
         Command::Xdp(command) => xdp::run(&command, screen),
         Command::Limit(command) => limits::run(&command, &client(socket), screen),
+        Command::Doctor(args) => doctor::run(&args, &client(socket), screen),
         Command::Completion(args) => manual::completion(&args, screen),
         Command::Man(args) => manual::pages(&args),
     }

@@ -10,6 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::units::{count, duration, grouped, moment, percent, plural, rate, share};
 use crate::config::Config;
 use crate::decap::InterfaceReport;
+use crate::doctor::{Finding, Severity};
 use crate::view::{
     Applied, BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, LimitedView,
     ListsView, PrefixList, ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
@@ -74,6 +75,29 @@ pub(super) fn xdp(status: &XdpStatus) -> String {
         None => "no daemon looks after it: packets are forwarded as they were when it ended".to_owned(),
     };
     format!("{table}{daemon}\n")
+}
+
+/// What was found, the worst last: that is what a terminal shows.
+pub(super) fn findings(findings: &[Finding]) -> String {
+    let mut sorted: Vec<&Finding> = findings.iter().collect();
+    sorted.sort_by_key(|one| one.severity);
+    let mut text = String::new();
+    for Finding { check, severity, found, why, mend } in sorted {
+        let sign = match severity {
+            Severity::Well => "ok  ",
+            Severity::Note => "note",
+            Severity::Bad => "BAD ",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{sign}  {check}: {found}");
+        if !why.is_empty() {
+            let _ = writeln!(text, "      {why}");
+        }
+        if let Some(mend) = mend {
+            let _ = writeln!(text, "      -> {mend}");
+        }
+    }
+    text
 }
 
 /// Nothing while both lists are empty.

@@ -130,7 +130,7 @@ pub fn check_host() -> Result<(), LoadError> {
     check_capabilities(&status)
 }
 
-fn check_kernel(release: &str) -> Result<(), LoadError> {
+pub(crate) fn check_kernel(release: &str) -> Result<(), LoadError> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < MINIMUM_KERNEL { Err(LoadError::OldKernel { release: release.to_owned() }) } else { Ok(()) }
@@ -141,7 +141,7 @@ const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON
 /// What the newer two were split from, and still implies them.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
-fn check_capabilities(status: &str) -> Result<(), LoadError> {
+pub(crate) fn check_capabilities(status: &str) -> Result<(), LoadError> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     let effective = effective.ok_or(LoadError::UnknownCapabilities)?;

@@ -27,6 +27,7 @@ mod window;
 pub use attach::{AttachError, AttachMode, Attachment};
 pub use image::{Changes, Image, Store};
 pub use kernel::{KernelDatapath, LoadError, MINIMUM_KERNEL, check_host};
+pub(crate) use kernel::{check_capabilities, check_kernel};
 pub use memory::MemoryDatapath;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};
 pub use runs::Runs;

@@ -1,0 +1,89 @@
+//! `lb doctor`, before there is a daemon and beside one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::bpffs::BpfFs;
+use lb_tests::daemon::Config;
+use lb_tests::net::{Node, VIP4};
+use lb_tests::process::{self, Finished};
+use lb_tests::site::Site;
+use lb_tests::tools::Tools;
+use serde_json::Value;
+
+use crate::cases::{Case, cases, web};
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["doctor": it_finds_what_stands_in_the_way]
+}
+
+/// The findings about something, as `severity: found`.
+fn findings(text: &str, check: &str) -> Result<Vec<String>> {
+    let all: Vec<Value> = serde_json::from_str(text).with_context(|| format!("no JSON but {text:?}"))?;
+    let of = all.iter().filter(|one| one["check"] == check);
+    Ok(of
+        .map(|one| {
+            format!("{}: {}", one["severity"].as_str().unwrap_or(""), one["found"].as_str().unwrap_or(""))
+        })
+        .collect())
+}
+
+/// `lb doctor` with the interfaces of the balancer in its `/sys`, as they are on a host.
+fn doctor(site: &Site, socket: &Path, arguments: &[&str]) -> Result<Finished> {
+    let mut command = site.lab.namespace(Node::Balancer).command("unshare");
+    command.args(["--mount", "sh", "-c", "mount -t sysfs sysfs /sys && exec \"$@\"", "sh"]);
+    command.arg(site.lb()).arg("--socket").arg(socket).arg("doctor").args(arguments);
+    process::finish(command, Duration::from_secs(20))
+}
+
+fn it_finds_what_stands_in_the_way(tools: Tools) -> Result<()> {
+    let mut site = Site::new(tools)?;
+    let bpffs = BpfFs::mount(site.directory())?;
+    let (pins, socket) = (bpffs.path().join("lb"), site.files("lb").socket);
+    let (pins, elsewhere) = (pins.to_string_lossy().into_owned(), bpffs.path().join("other"));
+    let before = doctor(&site, &socket, &["client1", "--pins", &pins, "-o", "json"])?;
+    ensure!(before.code == Some(0), "{before:?}");
+    ensure!(findings(&before.stdout, "client1 xdp")? == ["well: no program"], "{}", before.stdout);
+    ensure!(
+        findings(&before.stdout, "client1 driver")? == ["well: none: it is not hardware"],
+        "{}",
+        before.stdout
+    );
+    ensure!(findings(&before.stdout, "daemon")?.is_empty(), "{}", before.stdout);
+    let nowhere = doctor(&site, &socket, &["nonsense0", "--pins", &pins])?;
+    ensure!(
+        nowhere.code == Some(5) && nowhere.stderr.contains("there is no interface nonsense0"),
+        "{nowhere:?}"
+    );
+
+    site.serve(&Config::new(vec![web(VIP4)]).pinned(Path::new(&pins)))?;
+    let well = doctor(&site, &socket, &["--pins", &pins])?;
+    ensure!(well.code == Some(0) && well.stdout.contains("ok    daemon: lb "), "{well:?}");
+
+    // To whom knows of other pins the program is somebody else's.
+    let elsewhere = elsewhere.to_string_lossy();
+    let strange = ["client1", "--pins", &elsewhere, "-o", "json"];
+    let strange = doctor(&site, Path::new("/nonexistent"), &strange)?;
+    ensure!(strange.code == Some(1), "{strange:?}");
+    let found = findings(&strange.stdout, "client1 xdp")?;
+    ensure!(
+        found.len() == 1 && found[0].starts_with("bad: program ") && found[0].contains("not pinned below"),
+        "{found:?}"
+    );
+
+    site.lab.ip(Node::Balancer, &[format!("address add {VIP4}/32 dev lo")])?;
+    site.cli()?.succeed(&["backend", "add", "web", "10.77.77.77:80"])?;
+    let ill = doctor(&site, &socket, &["--pins", &pins])?;
+    ensure!(ill.code == Some(1), "{ill:?}");
+    let words = [
+        format!("BAD   service web: its VIP {VIP4} is an address of this host, on lo\n"),
+        format!("      -> ip address del {VIP4} dev lo\n"),
+        "BAD   daemon: is not well\n".to_owned(),
+        "backend 10.77.77.77:80".to_owned(),
+    ];
+    for words in words {
+        ensure!(ill.stdout.contains(&words), "no {words:?} in {}", ill.stdout);
+    }
+    Ok(())
+}
