@@ -17,6 +17,7 @@ pub mod decap;
 pub mod doctor;
 pub mod health;
 mod heap;
+pub mod ipvs;
 pub mod metrics;
 pub mod model;
 pub mod neighbors;

@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::config::ConfigCommand;
 use super::doctor::DoctorArgs;
+use super::import::ImportCommand;
 use super::lists::ListCommand;
 use super::manual::{CompletionArgs, ManArgs};
 use super::output::Output;
@@ -109,6 +110,12 @@ pub enum Command {
         after_help = "Examples:\n  lb doctor\n  lb doctor eth0 -o json | jq '.[] | select(.severity != \"well\")'"
     )]
     Doctor(DoctorArgs),
+    /// Turn services of another balancer into sections of the configuration
+    #[command(
+        subcommand,
+        after_help = "Example:\n  ipvsadm-save -n | lb import ipvsadm > /etc/lb/conf.d/ipvs.toml"
+    )]
+    Import(ImportCommand),
     /// Write what makes a shell complete the words of lb
     #[command(
         after_help = "Examples:\n  lb completion bash > /usr/share/bash-completion/completions/lb\n  lb completion fish > \
@@ -133,7 +140,7 @@ impl Command {
             }
             Self::Xdp(command) => matches!(command, XdpCommand::Status { .. }),
             Self::Config(command) => matches!(command, ConfigCommand::History | ConfigCommand::Show),
-            Self::Run { .. } | Self::Decap(_) | Self::Completion(_) | Self::Man(_) => false,
+            Self::Run { .. } | Self::Decap(_) | Self::Import(_) | Self::Completion(_) | Self::Man(_) => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod doctor;
+mod import;
 mod limits;
 mod lists;
 mod manual;
@@ -123,6 +124,7 @@ fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -
         Command::Xdp(command) => xdp::run(&command, screen),
         Command::Limit(command) => limits::run(&command, &client(socket), screen),
         Command::Doctor(args) => doctor::run(&args, &client(socket), screen),
+        Command::Import(command) => import::run(&command, screen),
         Command::Completion(args) => manual::completion(&args, screen),
         Command::Man(args) => manual::pages(&args),
     }

@@ -356,3 +356,21 @@ fn sources_are_told_once() {
     );
     assert_eq!(with_sources(&error), "cannot start: no link: EBUSY");
 }
+
+/// A file of another balancer becomes a part of ours.
+#[test]
+fn services_of_ipvs_are_imported() {
+    let (_folder, path) = file("-A -t 192.0.2.10:80 -s rr\n-a -t 192.0.2.10:80 -r 10.0.1.1:80 -i -w 1\n");
+    let imported = lb(&["import", "ipvsadm", &path]);
+    assert_eq!(imported.exit, Exit::Ok, "{}", imported.err);
+    assert!(
+        imported.out.starts_with("# tcp 192.0.2.10:80: scheduler rr becomes Maglev hashing\n[[service]]\n")
+    );
+    let whole = format!("[daemon]\ninterfaces = [\"eth0\"]\n{}", imported.out);
+    let (_folder, path) = file(&whole);
+    assert_eq!(lb(&["config", "check", &path]).exit, Exit::Ok);
+    let (_folder, path) = file("-A -f 7 -s rr\nnonsense\n");
+    let refused = lb(&["import", "ipvsadm", &path]);
+    assert_eq!((refused.exit, refused.err.lines().count()), (Exit::Refused, 2), "{}", refused.err);
+    assert_eq!(lb(&["import", "ipvsadm", "/nonexistent"]).exit, Exit::Negative);
+}
