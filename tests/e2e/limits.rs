@@ -111,7 +111,7 @@ fn who_is_limited_is_named(tools: Tools, target: SocketAddr) -> Result<()> {
     ensure!(page.contains(&total) && !page.contains(&source), "{page}");
 
     let unknown = cli.run(&["limit", "top", "ehco"])?;
-    ensure!(unknown.code == Some(5) && unknown.stderr.contains("there are: echo"), "{unknown:?}");
+    ensure!(unknown.code == Some(5) && unknown.stderr.contains("did you mean echo?"), "{unknown:?}");
     ensure!(cli.run(&["limit", "top", "--count", "0"])?.code == Some(2), "no sources can be asked for");
     // Another limiter of the same name has told of nobody.
     cli.succeed(&["limit", "remove", "echo", "source-packets"])?;
