@@ -296,8 +296,7 @@ fn join(tcp: TcpStream, unix: UnixStream) -> io::Result<()> {
 fn validator() -> Result<PathBuf> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
     let places = fs::read_dir(&tools).with_context(|| format!("there is no {}", tools.display()))?;
-    let found =
-        places.flatten().map(|place| place.path()).find(|path| path.join("bin/schemathesis").exists());
+    let found = places.flatten().map(|place| place.path()).find(|path| path.join("ready").exists());
     Ok(found.context("there is no schemathesis; run `cargo xtask setup`")?.join("bin/schemathesis"))
 }
 

@@ -91,12 +91,11 @@ impl Gate {
     /// The bucket of the limiters (GCRA), which makes wait instead of dropping.
     fn turn(&self, client: Client, now: Duration) -> Option<Duration> {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        if paces.len() >= MOST_CLIENTS && !paces.contains_key(&client) {
+        if !paces.contains_key(&client) && paces.len() >= MOST_CLIENTS {
             paces.retain(|_, full| *full > now);
         }
-        let client =
-            if paces.len() >= MOST_CLIENTS && !paces.contains_key(&client) { Client::Others } else { client };
-        let full = paces.entry(client).or_default();
+        let has_room = paces.len() < MOST_CLIENTS || paces.contains_key(&client);
+        let full = paces.entry(if has_room { client } else { Client::Others }).or_default();
         let next = (*full).max(now) + PACE;
         let wait = next.saturating_sub(now + PACE * BURST);
         (wait <= LONGEST_QUEUE).then(|| *full = next)?;
@@ -117,10 +116,11 @@ pub(super) async fn accompany(State(gate): State<Arc<Gate>>, mut request: Reques
     let (status, took) = (response.status(), begun.elapsed().as_millis());
     let who = peer.map_or_else(|| "somebody".to_owned(), |peer| peer.to_string());
     // Who reads all the time and is answered is no news.
+    let line = format!("request {number}: {who}: {method} {path}: {} in {took} ms", status.as_u16());
     if is_reading(&method, &path) && status.is_success() {
-        tracing::debug!(target: "lb::access", "request {number}: {who}: {method} {path}: {} in {took} ms", status.as_u16());
+        tracing::debug!(target: "lb::access", "{line}");
     } else {
-        tracing::info!(target: "lb::access", "request {number}: {who}: {method} {path}: {} in {took} ms", status.as_u16());
+        tracing::info!(target: "lb::access", "{line}");
     }
     // It has only letters, digits and three signs.
     if let Ok(number) = HeaderValue::from_str(&number) {

@@ -7,8 +7,8 @@ use clap::Args as ClapArgs;
 use super::{Exit, Failure, Screen, block_on, screens};
 use crate::client::{Client, ClientError};
 use crate::datapath::{DEFAULT_PINS, pinned};
-use crate::doctor::{Files, Finding, Severity, host, interface, interfaces, occupant, programs, services};
-use crate::neighbors::local_addresses;
+use crate::doctor::{Files, Finding, Severity, host, interface, interfaces, occupant, services};
+use crate::neighbors::{NeighborsError, local_addresses, xdp_programs};
 
 /// What to look at.
 #[derive(Debug, ClapArgs)]
@@ -36,24 +36,24 @@ pub(super) fn run(args: &DoctorArgs, client: &Client, screen: &mut Screen<'_>) -
         Some(status) => status.interfaces.iter().map(|one| one.name.clone()).collect(),
         None => interfaces(&files),
     };
-    let programs = block_on(programs())?.map_err(|error| Failure::new(Exit::Negative, error))?;
-    // Only root sees what is pinned; a daemon that detaches has pinned nothing, and says where it is.
-    let ours = pinned::status(&args.pins).ok().filter(|_| status.is_none());
-    for name in names {
-        found.extend(interface(&files, &name).ok_or_else(|| {
+    for name in &names {
+        found.extend(interface(&files, name).ok_or_else(|| {
             Failure::new(
                 Exit::NotFound,
                 format!("there is no interface {name}; `ip link` lists those there are"),
             )
         })?);
-        if status.is_none() {
-            found.push(occupant(&name, &programs, ours.as_ref()));
-        }
     }
+    let unknown = |error: NeighborsError| Failure::new(Exit::Negative, error.to_string());
     if let Some(status) = status {
-        let addresses = block_on(local_addresses())?;
-        let addresses = addresses.map_err(|error| Failure::new(Exit::Negative, error.to_string()))?;
+        let addresses = block_on(local_addresses())?.map_err(unknown)?;
         found.extend(services(&status, &addresses));
+    } else {
+        // Where a daemon answers, the program on them is its own.
+        let programs = block_on(xdp_programs())?.map_err(unknown)?;
+        // Only root sees what is pinned.
+        let ours = pinned::status(&args.pins).ok();
+        found.extend(names.iter().map(|name| occupant(name, &programs, ours.as_ref())));
     }
     screen.show(&found, |found| screens::findings(found))?;
     if found.iter().any(|one: &Finding| one.severity == Severity::Bad) {

@@ -12,8 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use lb_common::layout::USABLE;
-use lb_common::layout::{InterfaceEntry, LimiterCounts};
+use lb_common::layout::{InterfaceEntry, LimiterCounts, USABLE};
 use lb_common::lists::Side;
 use lb_common::verdict::{AnswerReason, DropReason, PassReason};
 use lb_common::wire::Mac;
@@ -272,6 +271,15 @@ impl<D: Datapath> Core<D> {
 
     /// [`Self::tidy`]. What was given up is given to nobody before it has succeeded.
     fn try_to_tidy(&mut self) -> Result<(), TableError> {
+        self.clear_what_is_over()?;
+        if std::mem::take(&mut self.untidy) {
+            self.forget_what_is_over();
+        }
+        Ok(())
+    }
+
+    /// The part of it that is about rows and their counts: whoever looks at all flows next does the other by that.
+    fn clear_what_is_over(&mut self) -> Result<(), TableError> {
         if !self.retiring.is_empty() {
             self.wait_for_packets();
             self.retiring.iter().try_for_each(|store| self.datapath.store(*store))?;
@@ -282,9 +290,6 @@ impl<D: Datapath> Core<D> {
             if let Err(error) = self.close_accounts() {
                 tracing::error!("the counts of backends that were moved or removed are lost: {error}");
             }
-        }
-        if std::mem::take(&mut self.untidy) {
-            self.forget_what_is_over();
         }
         Ok(())
     }
@@ -313,9 +318,10 @@ impl<D: Datapath> Core<D> {
 
     /// Looks at all remembered flows, and brings those slots to rest that need to remember none.
     pub(super) fn sweep(&mut self) -> Result<(), ReconcileError> {
-        self.try_to_tidy()?;
+        self.clear_what_is_over()?;
         self.wait_for_packets();
         let found = janitor::walk(&mut self.datapath, &self.placement);
+        self.untidy = false;
         let now = self.datapath.clock();
         match self.placement.calmed(|slot| found.dissents(slot), janitor::MARGIN, now) {
             Some(placement) => {

@@ -56,73 +56,68 @@ impl Edited {
 /// The services after a change, and the change in words.
 fn edited(services: &Services, change: Change) -> Result<(Services, String), ChangeError> {
     let mut services = services.clone();
-    let name = match change {
-        Change::SetLimit { service, limit } => {
-            let summary = set_limit(&mut services, service.as_deref(), limit)?;
-            return Ok((services, summary));
-        }
-        Change::RemoveLimit { service, name } => {
-            let summary = remove_limit(&mut services, service.as_deref(), &name)?;
-            return Ok((services, summary));
-        }
-        Change::AddService(service) => {
-            let name = service.name.clone();
-            if services.contains_key(&name) {
-                return Err(ChangeError::Refused(format!(
-                    "service {name} is there already; `lb service set {name}` changes it"
-                )));
-            }
-            let summary =
-                format!("service {name} added: {} {} {}", service.vip, service.protocol, service.mode);
-            services.insert(name, *service);
-            return Ok((services, summary));
-        }
+    let summary = match change {
+        Change::AddService(service) => add_service(&mut services, *service)?,
         Change::SetService(service) => {
             let name = service.name.clone();
-            let unknown = no_service(&services, &name);
-            *services.get_mut(&name).ok_or(unknown)? = *service;
-            return Ok((services, format!("service {name} set")));
+            *service_mut(&mut services, &name)? = *service;
+            format!("service {name} set")
         }
         Change::RemoveService { service: name } => {
-            let backends = services.get(&name).map(|service| service.backends.len());
-            let backends = backends.ok_or_else(|| no_service(&services, &name))?;
-            services.remove(&name);
-            return Ok((services, format!("service {name} removed with {backends} backends")));
+            let removed = services.remove(&name);
+            let backends = removed.ok_or_else(|| no_service(&services, &name))?.backends.len();
+            format!("service {name} removed with {backends} backends")
         }
-        _ => change.service().unwrap_or_default().to_owned(),
-    };
-    let unknown = no_service(&services, &name);
-    let service = services.get_mut(&name).ok_or(unknown)?;
-    let summary = match change {
-        // Seen to above.
-        Change::SetLimit { .. }
-        | Change::RemoveLimit { .. }
-        | Change::AddService(_)
-        | Change::SetService(_)
-        | Change::RemoveService { .. } => String::new(),
-        Change::AddBackend { backend, .. } => {
-            let summary = add_backend(service, backend)?;
+        Change::AddBackend { service: name, backend } => {
+            let summary = add_backend(service_mut(&mut services, &name)?, backend)?;
             let refused = |error| ChangeError::Refused(format!("service {name}: {error}"));
             check_together(services.values(), &name).map_err(refused)?;
             summary
         }
-        Change::RemoveBackend { endpoint, .. } => {
+        Change::RemoveBackend { service: name, endpoint } => {
+            let service = service_mut(&mut services, &name)?;
             let position = position(service, endpoint)?;
             service.backends.remove(position);
             format!("{name}: backend {endpoint} removed")
         }
-        Change::SetWeight { endpoint, weight, .. } => {
+        Change::SetWeight { service: name, endpoint, weight } => {
+            let service = service_mut(&mut services, &name)?;
             let position = position(service, endpoint)?;
             let before = std::mem::replace(&mut service.backends[position].weight, weight);
             format!("{name}: backend {endpoint} weight {} -> {}", before.0, weight.0)
         }
-        Change::SetState { endpoint, state, .. } => {
+        Change::SetState { service: name, endpoint, state } => {
+            let service = service_mut(&mut services, &name)?;
             let position = position(service, endpoint)?;
             service.backends[position].admin = state;
             format!("{name}: backend {endpoint} {}", state_in_words(service, state))
         }
+        Change::SetLimit { service, limit } => set_limit(&mut services, service.as_deref(), limit)?,
+        Change::RemoveLimit { service, name } => remove_limit(&mut services, service.as_deref(), &name)?,
     };
     Ok((services, summary))
+}
+
+/// The service of a name, to be changed.
+fn service_mut<'s>(services: &'s mut Services, name: &str) -> Result<&'s mut Service, ChangeError> {
+    // What to say of an unknown name is a look at all of them, which is for nothing if there is no need to say it.
+    if !services.contains_key(name) {
+        return Err(no_service(services, name));
+    }
+    services.get_mut(name).ok_or_else(|| ChangeError::NotFound(format!("there is no service {name:?}")))
+}
+
+/// Adds a service that is not there yet.
+fn add_service(services: &mut Services, service: Service) -> Result<String, ChangeError> {
+    let name = service.name.clone();
+    if services.contains_key(&name) {
+        return Err(ChangeError::Refused(format!(
+            "service {name} is there already; `lb service set {name}` changes it"
+        )));
+    }
+    let summary = format!("service {name} added: {} {} {}", service.vip, service.protocol, service.mode);
+    services.insert(name, service);
+    Ok(summary)
 }
 
 /// What a backend does that was put into a state.
@@ -156,9 +151,10 @@ fn add_backend(service: &mut Service, backend: Backend) -> Result<String, Change
 
 /// The limiters of a service's own, or of all services.
 fn limits_of<'s>(services: &'s mut Services, owner: Option<&str>) -> Result<&'s mut Vec<Limit>, ChangeError> {
-    let Some(name) = owner else { return Ok(&mut services.limits) };
-    let unknown = no_service(services, name);
-    services.get_mut(name).map(|service| &mut service.limits).ok_or(unknown)
+    match owner {
+        None => Ok(&mut services.limits),
+        Some(name) => service_mut(services, name).map(|service| &mut service.limits),
+    }
 }
 
 /// Adds a limiter, or puts it in the place of the one of its name.

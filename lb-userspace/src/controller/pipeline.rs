@@ -129,14 +129,9 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
     /// Does what is asked. Whoever asked may have gone in the meantime; what was done stays done.
     async fn grant(&mut self, wish: Wish) {
         let present = self.generation.number;
-        let wish = match wish {
-            Wish::If(expected, wish) if expected == present => *wish,
-            Wish::If(expected, wish) => return wish.refuse(ChangeError::Superseded { present, expected }),
-            wish => wish,
-        };
         match wish {
-            // Nobody asks for two at once.
-            Wish::If(..) => {}
+            Wish::If(expected, wish) if expected == present => Box::pin(self.grant(*wish)).await,
+            Wish::If(expected, wish) => wish.refuse(ChangeError::Superseded { present, expected }),
             Wish::Change(change, answer) => {
                 let edited = self.ensure_confirmed().and_then(|()| Edited::by(&self.desired, change));
                 let result = self.take_edit(edited).await;

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use bytemuck::{Pod, Zeroable};
 use rustix::io::Errno;
 
+use super::sys::bpf;
+
 /// Commands of `bpf(2)` (`enum bpf_cmd` of include/uapi/linux/bpf.h).
 const LOOKUP_BATCH: i64 = 24;
 const UPDATE_BATCH: i64 = 26;
@@ -87,15 +89,9 @@ impl Batch {
     }
 }
 
-/// Calls `bpf(2)` with a batch whose pointers lead to memory of the callers above that outlives the call.
 fn call(command: i64, batch: &mut Batch) -> Result<(), Errno> {
     // SAFETY: the kernel reads or writes `count` keys and values of the sizes that the map was made with, which are those of
-    // the callers' slices, as their callers promise; a key at `from` and one at `onward` if these are not null; and `batch`,
-    // whose size is told. All outlive the call.
-    let code =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(batch), size_of::<Batch>()) };
-    if code == 0 {
-        return Ok(());
-    }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    // the callers' slices, as their callers promise, and a key at `from` and one at `onward` if these are not null. All outlive
+    // the call.
+    unsafe { bpf(command, batch) }.map(drop)
 }

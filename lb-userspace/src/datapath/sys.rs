@@ -57,7 +57,8 @@ pub(crate) struct XdpLinkFacts {
 pub(super) fn open_pin(path: &Path) -> Result<OwnedFd, Errno> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
     let mut attr = ObjGet { pathname: path.as_ptr() as u64, ..ObjGet::zeroed() };
-    let fd = bpf(OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel reads a string at `pathname`, which ends with a zero and outlives the call.
+    let fd = unsafe { bpf(OBJ_GET, &mut attr) }?;
     // SAFETY: the kernel has just made this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -70,15 +71,20 @@ pub(super) fn xdp_link(link: impl AsFd) -> Result<Option<XdpLinkFacts>, Errno> {
         info_len: size_of::<LinkInfo>() as u32,
         info: std::ptr::from_mut(&mut info) as u64,
     };
-    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: the kernel writes at most `info_len` bytes at `info`, which are those of `info` here.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
     let facts = XdpLinkFacts { program: info.prog_id, index: info.ifindex };
     Ok((info.kind == LINK_TYPE_XDP).then_some(facts))
 }
 
-/// Calls `bpf(2)` with one of the two above, whose pointers lead to memory of the caller that outlives the call.
-fn bpf<T: Pod>(command: i64, attr: &mut T) -> Result<i32, Errno> {
-    // SAFETY: the kernel reads and writes `attr`, whose size is told; at its pointers it reads a string that ends with a zero,
-    // or writes as many bytes as `info_len` says, as both callers above have set them up.
+/// Calls `bpf(2)`.
+///
+/// # Safety
+///
+/// `attr` is what `union bpf_attr` has for the command, and its pointers lead to as much memory as the kernel reads or writes
+/// there for it, which outlives the call.
+pub(super) unsafe fn bpf<T: Pod>(command: i64, attr: &mut T) -> Result<i32, Errno> {
+    // SAFETY: `attr` itself is read and written, and its size is told; of its pointers the caller knows.
     let code = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if code >= 0 {
         return Ok(code as i32);

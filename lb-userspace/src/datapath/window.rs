@@ -43,10 +43,11 @@ impl Windowed {
 
     /// The window of this number, which is mapped if it is not yet.
     fn window(&mut self, number: usize) -> rustix::io::Result<&Mapping> {
-        if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
-            self.open = Some((number, self.map(number)?));
-        }
-        self.open.as_ref().map(|(_, mapping)| mapping).ok_or(Errno::NOMEM)
+        let open = match self.open.take().filter(|(open, _)| *open == number) {
+            Some(open) => open,
+            None => (number, self.map(number)?),
+        };
+        Ok(&self.open.insert(open).1)
     }
 
     fn map(&self, number: usize) -> rustix::io::Result<Mapping> {

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use self::host::host;
 pub use self::interface::{interface, interfaces};
-pub use self::programs::{occupant, programs};
+pub use self::programs::occupant;
 pub use self::services::services;
 
 /// How bad it is.

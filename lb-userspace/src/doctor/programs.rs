@@ -2,43 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp};
-use tokio::task::JoinSet;
-
 use super::Finding;
 use crate::view::XdpStatus;
-
-/// The program of each interface that has one, by its number (`IFLA_XDP_PROG_ID` of `include/uapi/linux/if_link.h`).
-///
-/// # Errors
-///
-/// A sentence, if the kernel does not say.
-pub async fn programs() -> Result<BTreeMap<String, u32>, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("cannot list the interfaces: {error}");
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| failed(&error))?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(connection);
-    let mut links = handle.link().get().execute();
-    let mut found = BTreeMap::new();
-    while let Some(link) = links.try_next().await.map_err(|error| failed(&error))? {
-        let (mut name, mut program) = (None, None);
-        for attribute in link.attributes {
-            match attribute {
-                LinkAttribute::IfName(own) => name = Some(own),
-                LinkAttribute::Xdp(attributes) => {
-                    program = attributes.iter().find_map(|one| match one {
-                        LinkXdp::ProgId(id) => Some(*id),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
-        }
-        found.extend(name.zip(program));
-    }
-    Ok(found)
-}
 
 /// Whether an interface is free for the program, or has it; `ours` is what is pinned, if that is known.
 pub fn occupant(name: &str, programs: &BTreeMap<String, u32>, ours: Option<&XdpStatus>) -> Finding {

@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use kernel::{Kernel, Link, Neighbor, NeighborKey, Route};
-pub use local::local_addresses;
 pub(crate) use local::own;
+pub use local::{local_addresses, xdp_programs};
 use monitor::Monitor;
 use probes::Probes;
 
