@@ -1,21 +1,29 @@
-//! The CLI's side of the API: HTTP/1.1 over the daemon's Unix socket, one connection a call.
+//! The CLI's side of the API: HTTP/1.1 over the daemon's Unix socket, or over TLS, one connection a call.
 
+mod place;
+
+use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH};
 use hyper::http::response::Parts;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+pub use self::place::{Remote, RemoteError, Trust};
+
+use self::place::Place;
 use crate::config::{LimitKeys, ServiceKeys};
 use crate::controller::ListAction;
 use crate::model::{Endpoint, ListName};
@@ -33,22 +41,19 @@ const LONG_PATIENCE: Duration = Duration::from_mins(1);
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens, or the socket is not for this user.
-    #[error("cannot reach the daemon at {}: {}; {}", socket.display(), plain(source), advice(source))]
+    /// Nobody listens, the socket is not for this user, or the other end is not who it should be.
+    #[error("cannot reach the daemon at {place}: {}; {}", plain(source), advice(source))]
     Unreachable {
-        /// The socket.
-        socket: PathBuf,
+        /// The socket, or the address.
+        place: String,
         /// What the kernel said.
         source: io::Error,
     },
     /// The daemon accepted the call but did not answer in time.
-    #[error(
-        "the daemon at {} has not answered within {} s; its log tells more",
-        socket.display(), patience.as_secs()
-    )]
+    #[error("the daemon at {place} has not answered within {} s; its log tells more", patience.as_secs())]
     Silent {
-        /// The socket.
-        socket: PathBuf,
+        /// The socket, or the address.
+        place: String,
         /// How long it was waited for.
         patience: Duration,
     },
@@ -56,13 +61,10 @@ pub enum ClientError {
     #[error("{}", .0.detail)]
     Problem(Problem),
     /// The answer is none of this API.
-    #[error(
-        "{} does not speak the API of this lb: {reason}; is it another version or another program?",
-        socket.display()
-    )]
+    #[error("{place} does not speak the API of this lb: {reason}; is it another version or another program?")]
     Protocol {
-        /// The socket.
-        socket: PathBuf,
+        /// The socket, or the address.
+        place: String,
         /// What is wrong with the answer.
         reason: String,
     },
@@ -76,15 +78,19 @@ fn plain(error: &io::Error) -> String {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
+        // What is wrong with the certificate of the other end, or with what it says (rustls).
+        io::ErrorKind::InvalidData => {
+            "--ca names the authorities to trust, --certificate what to prove; the daemon's certificate names its hosts"
+        }
         io::ErrorKind::PermissionDenied => "run this as root, or as a user of the socket's group",
         _ => "is it running? (start it with: lb run --config lb.toml)",
     }
 }
 
-/// Calls the daemon behind one socket.
+/// Calls the daemon at one place.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
     expected: Option<Tag>,
 }
 
@@ -95,7 +101,12 @@ pub struct Tag(HeaderValue);
 impl Client {
     /// A client of the daemon at `socket`; nothing is connected before the first call.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), expected: None }
+        Self { place: Place::Socket(socket.into()), expected: None }
+    }
+
+    /// A client of a daemon elsewhere.
+    pub fn remote(remote: Remote) -> Self {
+        Self { place: Place::Remote(Arc::new(remote)), expected: None }
     }
 
     /// The same, whose changes are refused if anything has changed since that was read.
@@ -335,7 +346,7 @@ impl Client {
     ) -> Result<(Bytes, Option<Tag>), ClientError> {
         let request = self.request(method, path, body)?;
         let exchange = tokio::time::timeout(patience, self.exchange(request));
-        let silent = |_| ClientError::Silent { socket: self.socket.clone(), patience };
+        let silent = |_| ClientError::Silent { place: self.place.to_string(), patience };
         let (head, bytes) = exchange.await.map_err(silent)??;
         let status = head.status;
         if status.is_success() {
@@ -353,7 +364,10 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, "lb");
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.place.host());
+        if let Some(bearer) = self.place.bearer() {
+            request = request.header(AUTHORIZATION, bearer);
+        }
         if let Some(Tag(tag)) = &self.expected {
             request = request.header(IF_MATCH, tag);
         }
@@ -363,20 +377,45 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), ClientError> {
-        let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
-        let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
+        let unreachable = |source| ClientError::Unreachable { place: self.place.to_string(), source };
+        match &self.place {
+            Place::Socket(path) => {
+                self.converse(UnixStream::connect(path).await.map_err(unreachable)?, request).await
+            }
+            Place::Remote(remote) => {
+                self.converse(remote.connect().await.map_err(unreachable)?, request).await
+            }
+        }
+    }
+
+    async fn converse(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Parts, Bytes), ClientError> {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.protocol(&error))?;
         // The sender reports the connection's errors; the task ends with the exchange.
         tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|error| self.protocol(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
         let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(|error| self.protocol(&error))?;
+        let body = body.collect().await.map_err(|error| self.broken(&error))?;
         Ok((head, body.to_bytes()))
     }
 
+    /// A conversation that ended in its midst. Of TLS 1.3 that is how a daemon refuses a certificate.
+    fn broken(&self, error: &hyper::Error) -> ClientError {
+        match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+            Some(source) if matches!(self.place, Place::Remote(_)) => {
+                let source = io::Error::new(source.kind(), source.to_string());
+                ClientError::Unreachable { place: self.place.to_string(), source }
+            }
+            _ => self.protocol(error),
+        }
+    }
+
     fn protocol(&self, reason: &dyn std::fmt::Display) -> ClientError {
-        ClientError::Protocol { socket: self.socket.clone(), reason: reason.to_string() }
+        ClientError::Protocol { place: self.place.to_string(), reason: reason.to_string() }
     }
 }
 
@@ -442,7 +481,7 @@ mod tests {
     #[test]
     fn a_forbidden_socket_has_advice_of_its_own() {
         let source = io::Error::from_raw_os_error(13);
-        let error = ClientError::Unreachable { socket: "/run/lb/lb.sock".into(), source };
+        let error = ClientError::Unreachable { place: "/run/lb/lb.sock".to_owned(), source };
         let expected = "cannot reach the daemon at /run/lb/lb.sock: Permission denied; run this as root, or \
             as a user of the socket's group";
         assert_eq!(error.to_string(), expected);

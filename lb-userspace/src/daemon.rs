@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use self::plane::DataPlane;
 use crate::announce::Announcer;
-use crate::api::{self, ApiSocket, Shared};
+use crate::api::{self, ApiSocket, Network, Shared};
 use crate::config::{Config, HashKeyError, read_hash_key};
 use crate::controller::{
     Controller, ControllerError, Files, Handle, LocalVip, Start, check_no_local_vip, start_pipeline,
@@ -52,6 +52,9 @@ pub enum DaemonError {
     /// The API socket cannot be bound.
     #[error(transparent)]
     Api(#[from] api::BindError),
+    /// The API cannot be served over the network.
+    #[error(transparent)]
+    Network(#[from] api::NetworkError),
     /// The metrics address cannot be bound.
     #[error(transparent)]
     Metrics(#[from] metrics::BindError),
@@ -90,6 +93,10 @@ pub async fn run(config: Config, file: PathBuf, socket: Option<PathBuf>) -> Resu
     let indices = daemon.interfaces.iter().map(|name| index_of(name)).collect::<Result<Vec<_>, _>>()?;
     let secret = secret(&config)?;
     let api = api::bind(socket.as_ref().unwrap_or(&daemon.socket))?;
+    let network = match daemon.api.clone() {
+        Some(settings) => Some(Network::open(settings).await?),
+        None => None,
+    };
     let metrics = match daemon.metrics {
         Some(address) => Some(metrics::bind(address).await?),
         None => None,
@@ -111,7 +118,8 @@ pub async fn run(config: Config, file: PathBuf, socket: Option<PathBuf>) -> Resu
     let mut tasks = JoinSet::new();
     let handle = start_pipeline(tables, start, hangups, &mut tasks);
     let _announcer = Announcer::start(interfaces, controller.announced());
-    let result = serve(controller, handle, api, metrics, &attachments, stop, tasks).await;
+    let result =
+        serve(controller, handle, Listeners { api, network, metrics }, &attachments, stop, tasks).await;
     plane.leave();
     result
 }
@@ -152,12 +160,18 @@ fn unkept(error: &StateError) -> String {
     format!("{error}; packets are forwarded, but no change is taken, since a restart would forget it")
 }
 
+/// Where clients come in.
+struct Listeners {
+    api: ApiSocket,
+    network: Option<Network>,
+    metrics: Option<TcpListener>,
+}
+
 /// Serves until told to stop. Dropping `attachments` afterwards, in the caller, detaches the program.
 async fn serve(
     controller: Controller<KernelDatapath>,
     handle: Handle,
-    api: ApiSocket,
-    metrics: Option<TcpListener>,
+    listeners: Listeners,
     attachments: &[Attachment],
     mut stop: Stop,
     mut pipeline: JoinSet<()>,
@@ -171,7 +185,11 @@ async fn serve(
     let mut servers = JoinSet::new();
     let pulse = handle.clone();
     let control: Shared = Arc::new(handle);
+    let Listeners { api, network, metrics } = listeners;
     servers.spawn(api::serve(api, Arc::clone(&control), wait()));
+    if let Some(network) = network {
+        servers.spawn(network.serve(Arc::clone(&control), wait()));
+    }
     if let Some(listener) = metrics {
         servers.spawn(metrics::serve(listener, Arc::clone(&control), wait()));
     }

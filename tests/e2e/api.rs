@@ -20,6 +20,7 @@ use lb_tests::net::{Namespace, Node, VIP4};
 use lb_tests::process::{self, Finished};
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
+use lb_tests::wait;
 use lb_userspace::view::BackendView;
 
 use crate::cases::{Case, cases, web};
@@ -30,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_hundred_clients_lose_no_update,
         members_of_lb_ro_may_only_read,
         requests_are_numbered_and_logged,
+        over_the_network_it_takes_a_token,
         a_validator_finds_nothing,
     ]
 }
@@ -242,6 +244,62 @@ fn requests_are_numbered_and_logged(tools: Tools) -> Result<()> {
         ensure!(log.contains(&line), "no {line:?} in {log}");
     }
     ensure!(!log.contains("request look"), "who only looks fills the log");
+    Ok(())
+}
+
+/// The page that tells how to reach the API over the network.
+const PAGE: &str = include_str!("../../docs/api.md");
+
+/// The blocks of `kind` in a chapter of [`PAGE`], with this address and this folder in the place of the page's.
+fn documented(chapter: &str, kind: &str, address: &str, folder: &Path) -> Vec<String> {
+    let text = PAGE.split("\n## ").find(|text| text.starts_with(chapter)).unwrap_or_default();
+    let fence = format!("```{kind}\n");
+    let blocks = text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
+    let folder = folder.display().to_string();
+    blocks.map(|block| block.replace("192.0.2.5", address).replace("/etc/lb", &folder)).collect()
+}
+
+/// What the page says makes a daemon reachable does, and a client elsewhere reaches it as the page says.
+fn over_the_network_it_takes_a_token(tools: Tools) -> Result<()> {
+    let mut site = Site::new(tools)?;
+    let (folder, address) = (site.directory().to_owned(), Node::Client(1).gateway4().to_string());
+    let of = |kind| documented("Over the network", kind, &address, &folder);
+    let [shell, toml] = ["sh", "toml"].map(of);
+    let [make, ask] = &shell[..] else { bail!("{} blocks of commands", shell.len()) };
+    let run = |mut command: Command, script: &str| {
+        command.args(["-ec", script]).current_dir(&folder).env("LB_LOG", "info");
+        process::finish(command, Duration::from_secs(20))
+    };
+    let prepared = run(Command::new("bash"), make)?;
+    ensure!(prepared.code == Some(0), "{prepared:?}");
+    site.serve(&Config::new(vec![web(VIP4)]).reachable(&toml[0]))?;
+    let elsewhere = site.client(1);
+    let bin = site.lb().parent().context("lb is nowhere")?.display().to_string();
+    let script = |lines: &str| format!("PATH={bin}:$PATH\n{lines}");
+    let asked = run(elsewhere.command("bash"), &script(ask))?;
+    ensure!(asked.code == Some(0), "{asked:?}");
+    ensure!(asked.stdout.contains("web") && asked.stdout.contains("\"vip\":"), "{}", asked.stdout);
+
+    let endpoint = web(VIP4).endpoint(Node::Backend(1));
+    let remote = format!("lb --url https://{address}:9440 --ca api.crt --token-file deploy.token");
+    let drained = run(elsewhere.command("bash"), &script(&format!("{remote} backend drain web {endpoint}")))?;
+    ensure!(drained.code == Some(0), "{drained:?}");
+    let tokens = folder.join("tokens.toml");
+    let listed = fs::read_to_string(&tokens)?;
+    let (before, _) = listed.split_once("expires").context("the token does not expire")?;
+    fs::write(&tokens, format!("{before}expires = \"2026-01-31\"\n"))?;
+    let status = script(&format!("{remote} status"));
+    let refused = wait::until(Duration::from_secs(10), "the token is refused", || {
+        let asked = run(elsewhere.command("bash"), &status)?;
+        ensure!(asked.code != Some(0), "{asked:?}");
+        Ok(asked)
+    })?;
+    ensure!(refused.code == Some(4), "{refused:?}");
+    ensure!(refused.stderr == "lb: token deploy has expired: 2026-01-31 was its last day\n", "{refused:?}");
+    let token = fs::read_to_string(folder.join("deploy.token"))?;
+    let log = site.daemon()?.process.log();
+    ensure!(log.contains(" token deploy: POST /v1/services/web/backends/"), "{log}");
+    ensure!(!log.contains(token.trim()), "a token stands in the log");
     Ok(())
 }
 

@@ -50,6 +50,8 @@ pub struct Config {
     pub detaches: bool,
     /// The value of `flows`.
     pub flows: Option<u32>,
+    /// The section `[daemon.api]`, as it stands in the file.
+    pub api: String,
     /// Lines of the section `[lists]`, as they stand in the file.
     pub lists: String,
     /// The services.
@@ -225,6 +227,7 @@ impl Config {
             pins: None,
             detaches: false,
             flows: None,
+            api: String::new(),
             lists: String::new(),
             services,
         }
@@ -234,6 +237,13 @@ impl Config {
     #[must_use]
     pub fn pinned(mut self, pins: &Path) -> Self {
         self.pins = Some(pins.to_owned());
+        self
+    }
+
+    /// With the API over the network.
+    #[must_use]
+    pub fn reachable(mut self, api: &str) -> Self {
+        api.clone_into(&mut self.api);
         self
     }
 
@@ -263,6 +273,7 @@ impl Config {
         if let Some(flows) = self.flows {
             let _ = writeln!(text, "flows = {flows}");
         }
+        text += &self.api;
         if !self.lists.is_empty() {
             let _ = writeln!(text, "\n[lists]\n{}", self.lists);
         }

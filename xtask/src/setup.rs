@@ -28,8 +28,8 @@ const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux
 /// The programs of those that the load balancer is compared with.
 const RIVALS: [(&str, &str); 1] = [("nft", "nftables")];
 
-/// A reader of packets that is not ours, for tests of what the programs write.
-const READERS: [(&str, &str); 1] = [("tshark", "tshark")];
+/// Programs that are not ours, for tests of what the programs write and of what the pages say.
+const WITNESSES: [(&str, &str); 3] = [("tshark", "tshark"), ("openssl", "openssl"), ("curl", "curl")];
 
 /// Makes the machine ready, or says what it lacks. Silent and quick if it is ready.
 pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
@@ -85,8 +85,8 @@ fn program_item(program: &str, package: &str) -> Item {
 
 fn missing_programs(purpose: Purpose) -> impl Iterator<Item = (&'static str, &'static str)> {
     let rivals = RIVALS.into_iter().filter(move |_| purpose != Purpose::Run);
-    let readers = READERS.into_iter().filter(move |_| purpose == Purpose::Test);
-    PROGRAMS.into_iter().chain(rivals).chain(readers).filter(|(program, _)| !is_on_path(program))
+    let witnesses = WITNESSES.into_iter().filter(move |_| purpose == Purpose::Test);
+    PROGRAMS.into_iter().chain(rivals).chain(witnesses).filter(|(program, _)| !is_on_path(program))
 }
 
 /// A user's `PATH` may lack the directories of administration programs, which are found all the same.

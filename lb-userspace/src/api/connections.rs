@@ -16,10 +16,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
+
+use crate::config::Role;
 
 /// Connections of one listener at a time; more wait until the kernel's queue is full too.
 const MOST: usize = 512;
@@ -49,7 +52,21 @@ pub(crate) enum Peer {
         pid: Option<i32>,
     },
     /// Anybody who reaches the address.
-    Remote(SocketAddr),
+    Remote {
+        /// Where he seems to be.
+        address: SocketAddr,
+        /// What his certificate is worth, if he has one.
+        certificate: Option<Certified>,
+    },
+}
+
+/// A client's certificate that an authority has signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Certified {
+    /// What its authority makes of him.
+    pub(crate) role: Role,
+    /// The beginning of its SHA-256, which tells it from others in logs.
+    pub(crate) mark: u64,
 }
 
 impl std::fmt::Display for Peer {
@@ -57,25 +74,37 @@ impl std::fmt::Display for Peer {
         match self {
             Self::Local { uid, pid: Some(pid), .. } => write!(f, "uid {uid} pid {pid}"),
             Self::Local { uid, pid: None, .. } => write!(f, "uid {uid}"),
-            Self::Remote(address) => address.fmt(f),
+            Self::Remote { address, certificate: Some(Certified { mark, .. }) } => {
+                write!(f, "{address} certificate {mark:016x}")
+            }
+            Self::Remote { address, certificate: None } => address.fmt(f),
         }
     }
 }
 
 /// A listening socket.
 pub(crate) trait Door: Send {
-    /// What it accepts.
+    /// Who has knocked.
+    type Guest: Send + 'static;
+    /// What is spoken over.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next connection. Cancel safe.
-    fn open(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+    fn open(&self) -> impl Future<Output = io::Result<Self::Guest>> + Send;
+
+    /// Finds out who it is; that may take as long as the guest likes.
+    fn greet(guest: Self::Guest) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 }
 
 impl Door for UnixListener {
-    type Stream = tokio::net::UnixStream;
+    type Guest = UnixStream;
+    type Stream = UnixStream;
 
-    async fn open(&self) -> io::Result<(Self::Stream, Peer)> {
-        let (stream, _) = self.accept().await?;
+    async fn open(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+
+    async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Peer)> {
         let credentials = stream.peer_cred()?;
         let peer = Peer::Local { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() };
         Ok((stream, peer))
@@ -83,17 +112,21 @@ impl Door for UnixListener {
 }
 
 impl Door for TcpListener {
-    type Stream = tokio::net::TcpStream;
+    type Guest = (TcpStream, SocketAddr);
+    type Stream = TcpStream;
 
-    async fn open(&self) -> io::Result<(Self::Stream, Peer)> {
-        let (stream, address) = self.accept().await?;
-        Ok((stream, Peer::Remote(address)))
+    async fn open(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.accept().await
+    }
+
+    async fn greet((stream, address): Self::Guest) -> io::Result<(TcpStream, Peer)> {
+        Ok((stream, Peer::Remote { address, certificate: None }))
     }
 }
 
 /// Serves `router` until `shutdown` completes and the requests under way are answered or [`GRACE`] is over. Each request has
 /// the [`Peer`] among its extensions.
-pub(crate) async fn serve_http(door: impl Door, router: Router, shutdown: impl Future<Output = ()> + Send) {
+pub(crate) async fn serve_http<D: Door>(door: D, router: Router, shutdown: impl Future<Output = ()> + Send) {
     let mut shutdown = pin!(shutdown);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MOST));
@@ -108,11 +141,15 @@ pub(crate) async fn serve_http(door: impl Door, router: Router, shutdown: impl F
             () = &mut shutdown => break,
         };
         match opened {
-            Ok((stream, peer)) => {
-                let connection = graceful.watch(connection(stream, peer, router.clone()));
+            Ok(guest) => {
+                let (watcher, router) = (graceful.watcher(), router.clone());
                 tokio::spawn(async move {
                     // What goes wrong on a connection is its client's business.
-                    drop(connection.await);
+                    match timeout(HEAD_PATIENCE, D::greet(guest)).await {
+                        Ok(Ok((stream, peer))) => drop(watcher.watch(connection(stream, peer, router)).await),
+                        Ok(Err(error)) => tracing::debug!("a client gave up, or was given up: {error}"),
+                        Err(_) => tracing::debug!("a client did not say who it is within {HEAD_PATIENCE:?}"),
+                    }
                     drop(place);
                 });
             }
@@ -125,7 +162,7 @@ pub(crate) async fn serve_http(door: impl Door, router: Router, shutdown: impl F
         }
     }
     // A client that never ends its request must not keep the daemon from stopping.
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+    if timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("clients still connected were cut off");
     }
 }
@@ -152,7 +189,6 @@ fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::UnixStream;
     use tokio::sync::oneshot;
     use tokio::time::Instant;
 
@@ -202,7 +238,8 @@ mod tests {
         let path = folder.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
         let _client = UnixStream::connect(&path).await.unwrap();
-        let (_, peer) = listener.open().await.unwrap();
+        let guest = listener.open().await.unwrap();
+        let (_, peer) = UnixListener::greet(guest).await.unwrap();
         let [uid, gid] = [nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()];
         let pid = std::process::id().cast_signed();
         assert_eq!(peer, Peer::Local { uid, gid, pid: Some(pid) });

@@ -14,7 +14,9 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connections::Peer;
-use super::roles::{Role, role_of};
+use super::credentials::Credentials;
+use super::roles::Caller;
+use crate::state::unix_now;
 use crate::view::Problem;
 
 /// How long a request may take, its body included.
@@ -46,6 +48,8 @@ pub(super) struct Gate {
     requests: AtomicU64,
     begun: Instant,
     paces: Mutex<HashMap<Client, Duration>>,
+    /// What clients over the network have to prove; `None` where there are none.
+    credentials: Option<Arc<Credentials>>,
 }
 
 /// Who keeps a pace.
@@ -61,16 +65,16 @@ impl Client {
     fn of(peer: &Peer) -> Self {
         match peer {
             Peer::Local { uid, .. } => Self::User(*uid),
-            Peer::Remote(address) => Self::Address(address.ip()),
+            Peer::Remote { address, .. } => Self::Address(address.ip()),
         }
     }
 }
 
 impl Gate {
-    pub(super) fn new() -> Arc<Self> {
-        let daemon = crate::state::unix_now() as u32;
+    pub(super) fn new(credentials: Option<Arc<Credentials>>) -> Arc<Self> {
+        let daemon = unix_now() as u32;
         let paces = Mutex::new(HashMap::new());
-        Arc::new(Self { daemon, requests: AtomicU64::new(0), begun: Instant::now(), paces })
+        Arc::new(Self { daemon, requests: AtomicU64::new(0), begun: Instant::now(), paces, credentials })
     }
 
     /// The number that a request came with, if it can stand in a log, or else a new one.
@@ -109,12 +113,13 @@ pub(super) async fn accompany(State(gate): State<Arc<Gate>>, mut request: Reques
     let peer = request.extensions().get::<Peer>().copied();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let begun = Instant::now();
-    let mut response = match admit(&gate, &mut request, peer).await {
-        Ok(()) => timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| too_slow().into_response()),
-        Err(refusal) => refusal,
+    let (mut response, who) = match admit(&gate, &mut request, peer).await {
+        Ok(who) => {
+            (timeout(PATIENCE, next.run(request)).await.unwrap_or_else(|_| too_slow().into_response()), who)
+        }
+        Err(refused) => refused,
     };
     let (status, took) = (response.status(), begun.elapsed().as_millis());
-    let who = peer.map_or_else(|| "somebody".to_owned(), |peer| peer.to_string());
     // Who reads all the time and is answered is no news.
     let line = format!("request {number}: {who}: {method} {path}: {} in {took} ms", status.as_u16());
     if is_reading(&method, &path) && status.is_success() {
@@ -129,22 +134,34 @@ pub(super) async fn accompany(State(gate): State<Arc<Gate>>, mut request: Reques
     response
 }
 
-async fn admit(gate: &Gate, request: &mut Request, peer: Option<Peer>) -> Result<(), Response> {
-    let Some(peer) = peer else { return Ok(()) };
+/// Lets a request in, or answers it; and says whose it is.
+async fn admit(gate: &Gate, request: &mut Request, peer: Option<Peer>) -> Result<String, (Response, String)> {
+    // Only tests ask without a connection.
+    let Some(peer) = peer else { return Ok("somebody".to_owned()) };
     match gate.turn(Client::of(&peer), gate.begun.elapsed()) {
-        None => return Err(too_many()),
+        None => return Err((too_many(), peer.to_string())),
         Some(wait) if wait.is_zero() => {}
         Some(wait) => sleep(wait).await,
     }
-    if is_reading(request.method(), request.uri().path()) || role_of(peer).await == Role::Writer {
-        return Ok(());
+    let caller = Caller::of(peer, request.headers(), gate.credentials.as_deref(), unix_now());
+    let caller = caller.map_err(|reason| (unauthorized(reason), peer.to_string()))?;
+    let who = caller.to_string();
+    if !is_reading(request.method(), request.uri().path())
+        && let Some(reason) = caller.refusal().await
+    {
+        return Err((Problem::new(StatusCode::FORBIDDEN, reason).into_response(), who));
     }
-    let detail = format!("{peer} may only read: its user is a member of group lb-ro");
-    Err(Problem::new(StatusCode::FORBIDDEN, detail).into_response())
+    Ok(who)
 }
 
 fn is_reading(method: &Method, path: &str) -> bool {
     method.is_safe() || (method == Method::POST && path == READING_POST)
+}
+
+/// RFC 9110, section 11.6.1.
+fn unauthorized(reason: String) -> Response {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, reason);
+    ([(header::WWW_AUTHENTICATE, "Bearer realm=\"lb\"")], problem).into_response()
 }
 
 fn too_slow() -> Problem {
@@ -171,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_client_may_hurry_for_a_while_and_then_keeps_its_pace() {
-        let gate = Gate::new();
+        let gate = Gate::new(None);
         let now = Duration::from_secs(7);
         let turn = |client| gate.turn(client, now);
         for _ in 0..BURST {
@@ -187,7 +204,7 @@ mod tests {
 
     #[test]
     fn no_crowd_of_clients_makes_memory_grow() {
-        let gate = Gate::new();
+        let gate = Gate::new(None);
         for uid in 0..10_000 {
             assert!(gate.turn(Client::User(uid), Duration::ZERO).is_some());
         }
@@ -198,7 +215,7 @@ mod tests {
 
     #[test]
     fn numbers_that_can_stand_in_a_log_are_kept() {
-        let gate = Gate::new();
+        let gate = Gate::new(None);
         let number = |value: &'static [u8]| {
             let value = HeaderValue::from_bytes(value).unwrap();
             gate.number(&HeaderMap::from_iter([(REQUEST_ID, value)]))

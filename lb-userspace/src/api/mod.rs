@@ -6,12 +6,14 @@ mod backends;
 mod config;
 mod connections;
 mod control;
+mod credentials;
 #[cfg(test)]
 pub(crate) mod double;
 mod gate;
 mod guarded;
 mod limits;
 mod lists;
+mod network;
 mod openapi;
 mod problem;
 mod roles;
@@ -19,6 +21,7 @@ mod services;
 mod socket;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -27,9 +30,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub(crate) use self::connections::serve_http;
 pub use self::control::{Control, Shared};
+pub use self::credentials::CredentialsError;
+pub(crate) use self::credentials::{authorities, read_certificates, read_key};
 pub(crate) use self::limits::{MOST_SOURCES, USUAL_SOURCES};
+pub use self::network::{Network, NetworkError};
 pub use self::socket::{ApiSocket, BindError, SocketGuard, bind};
 
+use self::credentials::Credentials;
 use self::gate::{Gate, accompany};
 use self::guarded::{Guarded, tell_generation};
 use self::problem::{unknown_path, wrong_method};
@@ -45,8 +52,8 @@ const PROBLEM: &str = "application/problem+json";
 
 type Answer<T> = Result<Json<T>, Problem>;
 
-/// The routes of `/v1`.
-pub fn router(control: Shared) -> Router {
+/// The routes of `/v1`, for clients who need no credentials or have to prove these.
+fn router(control: Shared, credentials: Option<Arc<Credentials>>) -> Router {
     let routes = OpenApiRouter::with_openapi(openapi::document())
         .merge(services::routes())
         .merge(backends::routes())
@@ -58,14 +65,14 @@ pub fn router(control: Shared) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(from_fn_with_state(Gate::new(), accompany))
+        .layer(from_fn_with_state(Gate::new(credentials), accompany))
         .with_state(control)
 }
 
 /// Serves the API until `shutdown` completes; then the socket is gone.
 pub async fn serve(socket: ApiSocket, control: Shared, shutdown: impl Future<Output = ()> + Send + 'static) {
     let ApiSocket { listener, guard } = socket;
-    serve_http(listener, router(control), shutdown).await;
+    serve_http(listener, router(control, None), shutdown).await;
     drop(guard);
 }
 

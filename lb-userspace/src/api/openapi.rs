@@ -67,6 +67,10 @@ impl IntoResponses for Refusals {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let all = [
             (StatusCode::BAD_REQUEST, "The request is not as it should be; nothing was changed."),
+            (
+                StatusCode::UNAUTHORIZED,
+                "Over the network: no token and no certificate, or none that is good.",
+            ),
             (StatusCode::FORBIDDEN, "The client may only read."),
             (StatusCode::NOT_FOUND, "There is nothing of this name."),
             (StatusCode::REQUEST_TIMEOUT, "The request was not whole, or not done, in time."),

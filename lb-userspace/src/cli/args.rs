@@ -31,9 +31,9 @@ use crate::suggestion::Quantile;
         unreachable   4 refused   5 not found"
 )]
 pub struct Args {
-    /// The daemon's socket; for `run` it takes precedence over the file's [default: /run/lb/lb.sock]
-    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
-    pub socket: Option<PathBuf>,
+    /// Which daemon.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
     /// The form of the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     pub output: Output,
@@ -44,6 +44,49 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Where the daemon is that is asked.
+#[derive(Debug, ClapArgs)]
+pub struct DaemonArgs {
+    /// The daemon's socket; for `run` it takes precedence over the file's [default: /run/lb/lb.sock]
+    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH", conflicts_with = "url")]
+    pub socket: Option<PathBuf>,
+    /// A daemon elsewhere, as its [daemon.api] says: https://HOST:PORT
+    #[arg(long, global = true, env = "LB_URL", value_name = "URL", help_heading = "A daemon elsewhere")]
+    pub url: Option<String>,
+    /// The token for --url, alone in a file
+    #[arg(
+        long,
+        global = true,
+        env = "LB_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "A daemon elsewhere"
+    )]
+    pub token_file: Option<PathBuf>,
+    /// The authorities to trust with --url, as PEM [default: those that the host trusts]
+    #[arg(long, global = true, env = "LB_CA", value_name = "FILE", help_heading = "A daemon elsewhere")]
+    pub ca: Option<PathBuf>,
+    /// A client's certificate for --url, as PEM
+    #[arg(
+        long,
+        global = true,
+        env = "LB_CERTIFICATE",
+        value_name = "FILE",
+        help_heading = "A daemon elsewhere",
+        requires = "key"
+    )]
+    pub certificate: Option<PathBuf>,
+    /// The private key of --certificate, as PEM
+    #[arg(
+        long,
+        global = true,
+        env = "LB_KEY",
+        value_name = "FILE",
+        help_heading = "A daemon elsewhere",
+        requires = "certificate"
+    )]
+    pub key: Option<PathBuf>,
 }
 
 /// What to do.

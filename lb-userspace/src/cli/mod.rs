@@ -25,14 +25,16 @@ use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-pub use self::args::{Args, BackendArgs, BackendCommand, Command, DecapArgs, LimitArgs, LimitCommand};
+pub use self::args::{
+    Args, BackendArgs, BackendCommand, Command, DaemonArgs, DecapArgs, LimitArgs, LimitCommand,
+};
 pub use self::config::ConfigCommand;
 pub use self::lists::ListCommand;
 pub use self::output::Output;
 pub use self::services::ServiceCommand;
 pub use self::xdp::{PinsArgs, XdpCommand};
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Remote, Trust};
 use crate::config::{DEFAULT_SOCKET, load, show_duration};
 use crate::daemon;
 use crate::datapath::Attachment;
@@ -100,7 +102,7 @@ fn watch(period: Duration) -> Exit {
 /// Runs one command line with its data on `out` and its complaints on `err`.
 pub fn run(args: Args, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     let mut screen = Screen { out, output: args.output };
-    let Err(failure) = execute(args.command, args.socket, &mut screen) else { return Exit::Ok };
+    let Err(failure) = execute(args.command, args.daemon, &mut screen) else { return Exit::Ok };
     if !failure.message.is_empty() {
         // There is nobody left to tell that stderr is gone.
         drop(writeln!(err, "{}", failure.message));
@@ -108,22 +110,22 @@ pub fn run(args: Args, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     failure.exit
 }
 
-fn execute(command: Command, socket: Option<PathBuf>, screen: &mut Screen<'_>) -> Result<(), Failure> {
+fn execute(command: Command, daemon: DaemonArgs, screen: &mut Screen<'_>) -> Result<(), Failure> {
     match command {
-        Command::Run { config } => run_daemon(&config, socket),
+        Command::Run { config } => run_daemon(&config, daemon.socket),
         Command::Decap(args) => decap(args, screen),
-        Command::Config(command) => config::run(&command, &client(socket), screen),
+        Command::Config(command) => config::run(&command, &daemon.client()?, screen),
         Command::Status => {
-            let status = block_on(client(socket).status())??;
+            let status = block_on(daemon.client()?.status())??;
             screen.show(&status, screens::status)
         }
-        Command::Service(command) => services::run(&command, &client(socket), screen),
-        Command::Backend(command) => backend(&command, &client(socket), screen),
-        Command::Deny(command) => lists::run(ListName::Deny, &command, &client(socket), screen),
-        Command::Allow(command) => lists::run(ListName::Allow, &command, &client(socket), screen),
+        Command::Service(command) => services::run(&command, &daemon.client()?, screen),
+        Command::Backend(command) => backend(&command, &daemon.client()?, screen),
+        Command::Deny(command) => lists::run(ListName::Deny, &command, &daemon.client()?, screen),
+        Command::Allow(command) => lists::run(ListName::Allow, &command, &daemon.client()?, screen),
         Command::Xdp(command) => xdp::run(&command, screen),
-        Command::Limit(command) => limits::run(&command, &client(socket), screen),
-        Command::Doctor(args) => doctor::run(&args, &client(socket), screen),
+        Command::Limit(command) => limits::run(&command, &daemon.client()?, screen),
+        Command::Doctor(args) => doctor::run(&args, &daemon.client()?, screen),
         Command::Import(command) => import::run(&command, screen),
         Command::Completion(args) => manual::completion(&args, screen),
         Command::Man(args) => manual::pages(&args),
@@ -161,8 +163,17 @@ fn backend(command: &BackendCommand, client: &Client, screen: &mut Screen<'_>) -
     screen.show(&applied, screens::applied)
 }
 
-fn client(socket: Option<PathBuf>) -> Client {
-    Client::new(socket.unwrap_or_else(|| DEFAULT_SOCKET.into()))
+impl DaemonArgs {
+    fn client(self) -> Result<Client, Failure> {
+        let Self { socket, url, token_file: token, ca: authorities, certificate, key } = self;
+        let Some(url) = url else {
+            return Ok(Client::new(socket.unwrap_or_else(|| DEFAULT_SOCKET.into())));
+        };
+        let trust = Trust { authorities, token, certificate: certificate.zip(key) };
+        let remote =
+            Remote::new(&url, &trust).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+        Ok(Client::remote(remote))
+    }
 }
 
 fn endpoint(backend: &BackendArgs) -> Result<Endpoint, Failure> {

@@ -49,7 +49,7 @@ impl Source {
     }
 }
 
-fn unreadable(file: &Path, error: &io::Error) -> ConfigError {
+pub(super) fn unreadable(file: &Path, error: &io::Error) -> ConfigError {
     let message = format!("cannot be read: {error}");
     let mistake = Mistake { file: file.to_owned(), line: None, field: String::new(), message };
     ConfigError { mistakes: vec![mistake] }

@@ -1,6 +1,7 @@
 //! The configuration files: TOML in, [`Config`] out, or every mistake with its file, line and field; and TOML out again.
 
 mod admin;
+mod api;
 mod conflicts;
 mod document;
 mod files;
@@ -12,6 +13,7 @@ mod render;
 mod rules;
 mod service;
 mod service_keys;
+mod tokens;
 mod units;
 
 use std::fmt;
@@ -20,6 +22,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 pub use self::admin::{PaceError, parse_drain_timeout, parse_slow_start};
+pub use self::api::ApiSettings;
 pub use self::conflicts::{NatConflict, NatError, TogetherError, check_together, nat_conflicts};
 pub use self::files::{Text, load, parse, parse_text};
 pub use self::hash_key::{HashKeyError, read_hash_key};
@@ -34,6 +37,7 @@ pub use self::rules::{
 };
 pub(crate) use self::service_keys::render_keys;
 pub use self::service_keys::{ServiceKeys, read_service, service_keys};
+pub use self::tokens::{Day, Role, Token, TokenDigest, read_tokens};
 pub use self::units::{
     DurationError, RateError, parse_bit_rate, parse_bits, parse_duration, parse_rate, show_bits, show_count,
     show_duration,
@@ -45,7 +49,7 @@ use crate::model::{Desired, Limit, ListName, Lists, Service, Services};
 
 /// The keys of `[daemon]`.
 const DAEMON_KEYS: &[&str] =
-    &["interfaces", "metrics", "socket", "state", "hash_key", "flows", "on_exit", "pins"];
+    &["interfaces", "metrics", "socket", "api", "state", "hash_key", "flows", "on_exit", "pins"];
 
 /// Where daemon and CLI meet unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
@@ -97,6 +101,8 @@ pub struct DaemonSettings {
     pub metrics: Option<SocketAddr>,
     /// The API's Unix socket.
     pub socket: PathBuf,
+    /// Where the API is served over the network, if anywhere.
+    pub api: Option<ApiSettings>,
     /// The directory that keeps generations.
     pub state: PathBuf,
     /// The file that holds the flow hash's key; without it each host has a key of its own.
@@ -188,17 +194,21 @@ fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
         section.required("interfaces", "interfaces = [\"eth0\"]").and_then(|node| read_interfaces(&node));
     let metrics = section.optional("metrics").and_then(|node| node.read_with(parse_listener));
     let socket = section.optional("socket").and_then(|node| node.text());
+    let api = section.optional("api").map(|node| api::read_api(&node));
     let state = section.optional("state").and_then(|node| node.read_with(parse_folder));
     let hash_key = section.optional("hash_key").and_then(|node| node.read_with(parse_key_source));
     let on_exit = section.optional("on_exit").map_or(Some(OnExit::default()), |node| {
         node.word(&[("keep", OnExit::Keep), ("detach", OnExit::Detach)])
     });
-    let pins = section.optional("pins").map_or(Some(DEFAULT_PINS.into()), |node| node.read_with(parse_pins));
+    let pins = section
+        .optional("pins")
+        .map_or(Some(DEFAULT_PINS.into()), |node| node.read_with(parse_absolute(DEFAULT_PINS)));
     let flows = section.optional("flows").map_or(Some(DEFAULT_FLOWS), |node| node.integer(FLOWS));
     Some(DaemonSettings {
         interfaces: interfaces?,
         metrics,
         socket: socket.unwrap_or(DEFAULT_SOCKET).into(),
+        api: api.map_or(Some(None), |api| api.map(Some))?,
         state: state.unwrap_or_else(|| DEFAULT_STATE.into()),
         hash_key,
         flows: flows?,
@@ -237,11 +247,13 @@ fn parse_folder(text: &str) -> Result<PathBuf, String> {
 }
 
 /// The daemon may be started anywhere, so a relative path would say nothing.
-fn parse_pins(text: &str) -> Result<PathBuf, String> {
-    if text.starts_with('/') {
-        Ok(text.into())
-    } else {
-        Err(format!("{text:?} is not an absolute path such as {DEFAULT_PINS:?}"))
+fn parse_absolute(example: &str) -> impl Fn(&str) -> Result<PathBuf, String> {
+    move |text| {
+        if text.starts_with('/') {
+            Ok(text.into())
+        } else {
+            Err(format!("{text:?} is not an absolute path such as {example:?}"))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use super::api::API_KEYS;
 use super::limit::LIMIT_KEYS;
 use super::lists::LISTS_KEYS;
 use super::service::{BACKEND_KEYS, HEALTH_KEYS, SERVICE_KEYS};
@@ -14,8 +15,9 @@ const DOCUMENT: &str = include_str!("../../../docs/configuration.md");
 static PAGE: LazyLock<&str> = LazyLock::new(|| DOCUMENT.split("\n# ").next().unwrap_or_default());
 
 /// The sections of the page that describe keys, and the parser's keys.
-const SECTIONS: [(&str, &[&str]); 6] = [
+const SECTIONS: [(&str, &[&str]); 7] = [
     ("[daemon]", DAEMON_KEYS),
+    ("[daemon.api]", API_KEYS),
     ("[lists]", LISTS_KEYS),
     ("[[service]]", SERVICE_KEYS),
     ("limit", LIMIT_KEYS),
@@ -42,6 +44,9 @@ fn examples(text: &str) -> impl Iterator<Item = &str> {
 fn file(section: &str, example: &str) -> String {
     if section == "[daemon]" {
         return format!("[daemon]\n{example}");
+    }
+    if section == "[daemon.api]" {
+        return format!("[daemon]\ninterfaces = [\"eth0\"]\n[daemon.api]\n{example}");
     }
     if section == "[lists]" {
         return format!("[daemon]\ninterfaces = [\"eth0\"]\n[lists]\n{example}");

@@ -61,13 +61,14 @@ pub fn render_settings(daemon: &DaemonSettings) -> String {
 
 /// The keys of `[daemon]` and their values.
 fn settings(daemon: &DaemonSettings) -> Vec<(&'static str, String)> {
-    let DaemonSettings { interfaces, metrics, socket, state, hash_key, flows, on_exit, pins } = daemon;
+    let DaemonSettings { interfaces, metrics, socket, api, state, hash_key, flows, on_exit, pins } = daemon;
     let metrics = metrics.map(|address| ("metrics", value(&address.to_string())));
     let hash_key = hash_key.as_ref().map(|path| ("hash_key", value(&format!("file:{}", path.display()))));
     let given = [
         Some(("interfaces", value(interfaces))),
         metrics,
         Some(("socket", value(socket))),
+        api.as_ref().map(|api| ("api", value(api))),
         Some(("state", value(state))),
         hash_key,
         Some(("flows", value(flows))),

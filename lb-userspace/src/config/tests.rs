@@ -244,7 +244,7 @@ const OUTSIDE_SERVICES: &[(&str, &str)] = &[
     ),
     (
         "[daemon]\ninterface = \"eth0\"\ninterfaces = [\"eth0\"]\n",
-        "lb.toml:2: daemon.interface: unknown key; expected one of interfaces, metrics, socket, state, hash_key, flows, on_exit, pins",
+        "lb.toml:2: daemon.interface: unknown key; expected one of interfaces, metrics, socket, api, state, hash_key, flows, on_exit, pins",
     ),
     (
         "[daemon]\ninterfaces = [\"eth0\"]\n[[services]]\n",

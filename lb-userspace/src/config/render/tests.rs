@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::ApiSettings;
 use crate::config::{OnExit, parse_text};
 use crate::model::{
     Action, Endpoint, ForwardMode, Policy, Port, Prefix, Protocol, Scope, Services, Shape, Unit, Weight,
@@ -196,6 +197,14 @@ fn settings() -> DaemonSettings {
         interfaces: vec!["eth0".to_owned(), "a\"b\\".to_owned()],
         metrics: Some("[::1]:9441".parse().unwrap()),
         socket: "/run/lb/lb.sock".into(),
+        api: Some(ApiSettings {
+            listen: "[::]:9440".parse().unwrap(),
+            certificate: "/etc/lb/\"api\".crt".into(),
+            key: "/etc/lb/api.key".into(),
+            tokens: Some("/etc/lb/tokens.toml".into()),
+            writers: None,
+            readers: Some("/etc/lb/readers.pem".into()),
+        }),
         state: "/var/lib/lb".into(),
         hash_key: Some("/etc/lb/hash.key".into()),
         flows: 5_000,
@@ -207,7 +216,7 @@ fn settings() -> DaemonSettings {
 #[test]
 fn settings_are_rendered_and_read_back() {
     let full = settings();
-    for daemon in [full.clone(), DaemonSettings { metrics: None, hash_key: None, ..full }] {
+    for daemon in [full.clone(), DaemonSettings { metrics: None, api: None, hash_key: None, ..full }] {
         let text = render_settings(&daemon);
         assert_eq!(parse_text(&text, Path::new("text")).unwrap().daemon, Some(daemon), "{text}");
     }
@@ -216,8 +225,8 @@ fn settings_are_rendered_and_read_back() {
 #[test]
 fn changed_settings_are_named() {
     let before = settings();
-    let after = DaemonSettings { hash_key: None, flows: 6_000, ..before.clone() };
-    assert_eq!(changed_settings(&before, &after), ["hash_key", "flows"]);
+    let after = DaemonSettings { hash_key: None, flows: 6_000, api: None, ..before.clone() };
+    assert_eq!(changed_settings(&before, &after), ["api", "hash_key", "flows"]);
     assert_eq!(changed_settings(&before, &before), [""; 0]);
 }
 
