@@ -1,5 +1,6 @@
 //! The CLI's side of the API: HTTP/1.1 over the daemon's Unix socket, or over TLS, one connection a call.
 
+mod events;
 mod place;
 
 use std::error::Error as _;
@@ -10,17 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH};
 use hyper::http::response::Parts;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+pub use self::events::Events;
 pub use self::place::{Remote, RemoteError, Trust};
 
 use self::place::Place;
@@ -300,6 +302,19 @@ impl Client {
         self.call(Method::GET, &format!("/v1{of}/suggestions?quantile={quantile}{one}"), None).await
     }
 
+    /// What happens from now on, or after the event of this id.
+    pub async fn events(&self, after: Option<&str>) -> Result<Events, ClientError> {
+        let query = after.map(|id| format!("?after={}", encode(id))).unwrap_or_default();
+        let request = self.request(Method::GET, &format!("/v1/events{query}"), None)?;
+        let silent = |_| ClientError::Silent { place: self.place.to_string(), patience: PATIENCE };
+        let response = tokio::time::timeout(PATIENCE, self.open(request)).await.map_err(silent)??;
+        if response.status().is_success() {
+            return Ok(Events::new(response.into_body()));
+        }
+        let (head, bytes) = self.whole(response).await?;
+        Err(self.refused(head.status, &bytes))
+    }
+
     /// A call with a body.
     async fn send<T: DeserializeOwned>(
         &self,
@@ -352,9 +367,13 @@ impl Client {
         if status.is_success() {
             return Ok((bytes, head.headers.get(ETAG).cloned().map(Tag)));
         }
-        match serde_json::from_slice(&bytes) {
-            Ok(problem) => Err(ClientError::Problem(problem)),
-            Err(_) => Err(self.protocol(&format!("it answered {status}"))),
+        Err(self.refused(status, &bytes))
+    }
+
+    fn refused(&self, status: StatusCode, bytes: &[u8]) -> ClientError {
+        match serde_json::from_slice(bytes) {
+            Ok(problem) => ClientError::Problem(problem),
+            Err(_) => self.protocol(&format!("it answered {status}")),
         }
     }
 
@@ -377,6 +396,18 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(Parts, Bytes), ClientError> {
+        let response = self.open(request).await?;
+        self.whole(response).await
+    }
+
+    async fn whole(&self, response: Response<Incoming>) -> Result<(Parts, Bytes), ClientError> {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| self.broken(&error))?;
+        Ok((head, body.to_bytes()))
+    }
+
+    /// An answer whose body is still to come.
+    async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError> {
         let unreachable = |source| ClientError::Unreachable { place: self.place.to_string(), source };
         match &self.place {
             Place::Socket(path) => {
@@ -392,15 +423,12 @@ impl Client {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         request: Request<Full<Bytes>>,
-    ) -> Result<(Parts, Bytes), ClientError> {
+    ) -> Result<Response<Incoming>, ClientError> {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.protocol(&error))?;
         // The sender reports the connection's errors; the task ends with the exchange.
         tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(|error| self.broken(&error))?;
-        Ok((head, body.to_bytes()))
+        sender.send_request(request).await.map_err(|error| self.broken(&error))
     }
 
     /// A conversation that ended in its midst. Of TLS 1.3 that is how a daemon refuses a certificate.

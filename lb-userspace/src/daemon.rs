@@ -24,6 +24,7 @@ use crate::datapath::{
     AttachError, Attachment, Capacity, KernelDatapath, LoadError, PinsError, Room, SmokeError, check_host,
 };
 use crate::heap;
+use crate::journal::summarize;
 use crate::metrics;
 use crate::model::Services;
 use crate::neighbors::local_addresses;
@@ -193,7 +194,7 @@ async fn serve(
     if let Some(listener) = metrics {
         servers.spawn(metrics::serve(listener, Arc::clone(&control), wait()));
     }
-    drop(control);
+    servers.spawn(summarize(control, pulse.journal().clone(), wait()));
     let names: Vec<_> = attachments.iter().map(|a| format!("{} ({})", a.interface, a.mode.name())).collect();
     tracing::info!("forwarding on {}", names.join(", "));
     heap::give_back();
@@ -203,6 +204,8 @@ async fn serve(
         () = stop.wait() => Ok(()),
         never = supervisor::watch(|| pulse.is_well()) => match never {},
     };
+    // Whoever follows what happens would stay for ever.
+    pulse.journal().close();
     drop(pulse);
     supervisor::stopping();
     tracing::info!("stopping");

@@ -2,7 +2,7 @@
 //!
 //! [`config`] and [`api`] turn what people and programs want into [`model`] types; the [`controller`] owns them, asks
 //! [`placement`] where everything stands, and brings the [`datapath`] there. [`state`] remembers it over restarts. [`health`] and [`neighbors`] tell it what is
-//! well and what is where; [`announce`] tells the neighbours. [`cli`] talks to a running daemon through [`client`]. [`decap`] is
+//! well and what is where; [`announce`] tells the neighbours. [`journal`] tells what happens. [`cli`] talks to a running daemon through [`client`]. [`decap`] is
 //! the other end of tunnels, on backends.
 
 pub mod announce;
@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod health;
 mod heap;
 pub mod ipvs;
+pub mod journal;
 pub mod metrics;
 pub mod model;
 pub mod neighbors;

@@ -2,6 +2,7 @@
 
 mod backends;
 mod config;
+mod events;
 mod limited;
 mod lists;
 mod suggestion;
@@ -21,6 +22,7 @@ pub use self::backends::{AddBackend, BackendState, BackendView, DrainBackend, He
 pub use self::config::{
     ApplyQuery, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, PlanView, Rollback,
 };
+pub use self::events::{Event, EventKind, EventsQuery};
 pub use self::limited::{LimitedSource, LimitedView, SamplesView};
 pub use self::lists::{ListsView, PrefixList};
 pub use self::suggestion::{Busiest, Suggestion};

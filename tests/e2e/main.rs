@@ -11,6 +11,7 @@ mod decap;
 mod delivery;
 mod demo;
 mod doctor;
+mod events;
 mod failures;
 mod flat;
 mod flows;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         survive::cases(),
         service::cases(),
         doctor::cases(),
+        events::cases(),
         refusals::cases(),
         demo::cases(),
         zero_loss::cases(),

@@ -13,11 +13,10 @@ use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
@@ -128,7 +127,8 @@ impl Door for TcpListener {
 /// the [`Peer`] among its extensions.
 pub(crate) async fn serve_http<D: Door>(door: D, router: Router, shutdown: impl Future<Output = ()> + Send) {
     let mut shutdown = pin!(shutdown);
-    let graceful = GracefulShutdown::new();
+    // Connections look at it, and it is closed when none of them is left.
+    let (stop, stopped) = watch::channel(());
     let places = Arc::new(Semaphore::new(MOST));
     loop {
         let entered = async {
@@ -142,11 +142,10 @@ pub(crate) async fn serve_http<D: Door>(door: D, router: Router, shutdown: impl 
         };
         match opened {
             Ok(guest) => {
-                let (watcher, router) = (graceful.watcher(), router.clone());
+                let (stopped, router) = (stopped.clone(), router.clone());
                 tokio::spawn(async move {
-                    // What goes wrong on a connection is its client's business.
                     match timeout(HEAD_PATIENCE, D::greet(guest)).await {
-                        Ok(Ok((stream, peer))) => drop(watcher.watch(connection(stream, peer, router)).await),
+                        Ok(Ok((stream, peer))) => serve_connection(stream, peer, router, stopped).await,
                         Ok(Err(error)) => tracing::debug!("a client gave up, or was given up: {error}"),
                         Err(_) => tracing::debug!("a client did not say who it is within {HEAD_PATIENCE:?}"),
                     }
@@ -162,16 +161,22 @@ pub(crate) async fn serve_http<D: Door>(door: D, router: Router, shutdown: impl 
         }
     }
     // A client that never ends its request must not keep the daemon from stopping.
-    if timeout(GRACE, graceful.shutdown()).await.is_err() {
+    drop(stopped);
+    stop.send_replace(());
+    if timeout(GRACE, stop.closed()).await.is_err() {
         tracing::warn!("clients still connected were cut off");
     }
 }
 
-fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+/// Serves one connection until its client has had enough, or the request under way is answered when the daemon stops.
+///
+/// What goes wrong on it is its client's business.
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     peer: Peer,
     router: Router,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send {
+    mut stopped: watch::Receiver<()>,
+) {
     let service = router.map_request(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer);
@@ -179,10 +184,19 @@ fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     });
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(READER_PATIENCE));
-    http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service))
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => drop(ended),
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            drop(connection.await);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange, SuggestionQuery};
+use crate::journal::Journal;
 use crate::model::{ListName, Service};
 use crate::view::{
-    Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, LimitView, LimitedView, PrefixList,
-    Status, Suggestion,
+    Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, InterfaceView, LimitView, LimitedView,
+    PrefixList, Status, Suggestion,
 };
 
 /// What every handler has at hand.
@@ -24,6 +25,10 @@ pub trait Control: Send + Sync + 'static {
     fn generation(&self) -> u64;
     /// The daemon as a whole.
     async fn status(&self) -> Result<Status, ControllerGone>;
+    /// What became of packets on each interface.
+    async fn interfaces(&self) -> Result<Vec<InterfaceView>, ControllerGone>;
+    /// Where it is told what happens.
+    fn journal(&self) -> &Journal;
     /// A service as it is wanted.
     async fn service(&self, name: &str) -> Result<Service, ChangeError>;
     /// The backends of one service.
@@ -70,6 +75,14 @@ impl Control for Handle {
 
     async fn status(&self) -> Result<Status, ControllerGone> {
         Self::status(self).await
+    }
+
+    async fn interfaces(&self) -> Result<Vec<InterfaceView>, ControllerGone> {
+        Self::interfaces(self).await
+    }
+
+    fn journal(&self) -> &Journal {
+        Self::journal(self)
     }
 
     async fn service(&self, name: &str) -> Result<Service, ChangeError> {

@@ -12,10 +12,12 @@ use tokio::task::JoinHandle;
 use super::{Control, Shared, bind, serve};
 use crate::config::{limit_keys, packets_per_source, read_service};
 use crate::controller::{Change, ChangeError, ControllerGone, ListChange, SuggestionQuery};
+use crate::journal::Journal;
 use crate::model::{Action, AdminState, Limit, ListName, Service};
 use crate::view::{
     Applied, BackendView, Busiest, ConfigApplied, ConfigDiff, ConfigStatus, FlowsView, GenerationView,
-    LimitView, LimitedSource, LimitedView, ListsView, PlanView, PrefixList, SamplesView, Status, Suggestion,
+    InterfaceView, LimitView, LimitedSource, LimitedView, ListsView, PlanView, PrefixList, SamplesView,
+    Status, Suggestion,
 };
 
 /// Knows the service `web` without backends, refuses to drain for ever, and remembers what it was asked. One prefix is denied.
@@ -26,6 +28,7 @@ pub(crate) struct Double {
     /// What was asked of the configuration, in words.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
     expected: Option<u64>,
+    pub(crate) journal: Journal,
 }
 
 impl Double {
@@ -73,6 +76,14 @@ impl Control for Double {
             limiter_samples: SamplesView { told: 40, lost: 2 },
             warnings: Vec::new(),
         })
+    }
+
+    async fn interfaces(&self) -> Result<Vec<InterfaceView>, ControllerGone> {
+        Ok(Vec::new())
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     async fn service(&self, name: &str) -> Result<Service, ChangeError> {

@@ -9,6 +9,7 @@ mod control;
 mod credentials;
 #[cfg(test)]
 pub(crate) mod double;
+mod events;
 mod gate;
 mod guarded;
 mod limits;
@@ -59,7 +60,8 @@ fn router(control: Shared, credentials: Option<Arc<Credentials>>) -> Router {
         .merge(backends::routes())
         .merge(limits::routes())
         .merge(config::routes())
-        .merge(lists::routes());
+        .merge(lists::routes())
+        .merge(events::routes());
     openapi::describe(routes)
         .layer(from_fn_with_state(Shared::clone(&control), tell_generation))
         .fallback(unknown_path)

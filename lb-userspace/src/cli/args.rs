@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::config::ConfigCommand;
 use super::doctor::DoctorArgs;
+use super::events::EventsArgs;
 use super::import::ImportCommand;
 use super::lists::ListCommand;
 use super::manual::{CompletionArgs, ManArgs};
@@ -148,6 +149,12 @@ pub enum Command {
         after_help = "Examples:\n  lb limit list\n  lb limit set web source-packets packets=2k/s burst=400"
     )]
     Limit(LimitCommand),
+    /// Follow what happens, a line each: changes, health, limits that were met, packets that were dropped
+    #[command(
+        after_help = "Examples:\n  lb events\n  lb events -o json | jq 'select(.kind == \"health\")'\n\nIt begins now and goes on \
+                            until the daemon ends (exit code 3). Drops and limits are summed up every 10 seconds."
+    )]
+    Events(EventsArgs),
     /// Look for what stands in the way of packets: what was found, why it matters, and what mends it; exit code 1 if anything is bad
     #[command(
         after_help = "Examples:\n  lb doctor\n  lb doctor eth0 -o json | jq '.[] | select(.severity != \"well\")'"
@@ -183,7 +190,12 @@ impl Command {
             }
             Self::Xdp(command) => matches!(command, XdpCommand::Status { .. }),
             Self::Config(command) => matches!(command, ConfigCommand::History | ConfigCommand::Show),
-            Self::Run { .. } | Self::Decap(_) | Self::Import(_) | Self::Completion(_) | Self::Man(_) => false,
+            Self::Run { .. }
+            | Self::Decap(_)
+            | Self::Events(_)
+            | Self::Import(_)
+            | Self::Completion(_)
+            | Self::Man(_) => false,
         }
     }
 }

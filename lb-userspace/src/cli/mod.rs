@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod doctor;
+mod events;
 mod import;
 mod limits;
 mod lists;
@@ -125,6 +126,7 @@ fn execute(command: Command, daemon: DaemonArgs, screen: &mut Screen<'_>) -> Res
         Command::Allow(command) => lists::run(ListName::Allow, &command, &daemon.client()?, screen),
         Command::Xdp(command) => xdp::run(&command, screen),
         Command::Limit(command) => limits::run(&command, &daemon.client()?, screen),
+        Command::Events(args) => events::run(&args, &daemon.client()?, screen),
         Command::Doctor(args) => doctor::run(&args, &daemon.client()?, screen),
         Command::Import(command) => import::run(&command, screen),
         Command::Completion(args) => manual::completion(&args, screen),

@@ -26,6 +26,7 @@ use super::{ChangeError, edits};
 use crate::config::limit_keys;
 use crate::datapath::{Attachment, Datapath, Image, NO_INTERFACE, Store, TableError, apply, publish};
 use crate::health::{CheckReport, CheckTarget, Health, HealthTracker};
+use crate::journal::Journal;
 use crate::model::{Backend, Endpoint, HealthCheck, Limit, LimiterKey, Lists, Service};
 use crate::neighbors::{NextHop, NextHops};
 use crate::placement::{
@@ -33,8 +34,8 @@ use crate::placement::{
     render_from, slots,
 };
 use crate::view::{
-    BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, OptionsView, ReasonCount,
-    ServiceView, SlotsView, Status,
+    BackendView, ConfigStatus, EventKind, FlowsView, HealthState, InterfaceView, LimitView, OptionsView,
+    ReasonCount, ServiceView, SlotsView, Status,
 };
 
 /// Why the tables could not follow.
@@ -107,6 +108,8 @@ pub(super) struct Core<D> {
     /// What time does to backends.
     phases: Phases,
     started: Instant,
+    /// Where it is told what happens.
+    journal: Journal,
 }
 
 impl<D: Datapath> Core<D> {
@@ -136,6 +139,7 @@ impl<D: Datapath> Core<D> {
             begun: true,
             phases: Phases::default(),
             started: Instant::now(),
+            journal: Journal::default(),
         }
     }
 
@@ -190,11 +194,9 @@ impl<D: Datapath> Core<D> {
             }
             if let Some(health) = transition {
                 let word = if health == Health::Up { "up" } else { "down" };
-                tracing::info!(
-                    "service {}: backend {} is {word}: {outcome}",
-                    target.service,
-                    target.endpoint
-                );
+                let text = format!("backend {} is {word}: {outcome}", target.endpoint);
+                tracing::info!("service {}: {text}", target.service);
+                self.journal.tell(EventKind::Health, Some(&target.service), text);
                 self.pending.add([target.service].into_iter().collect());
                 changed = true;
             }
@@ -437,20 +439,31 @@ impl<D: Datapath> Core<D> {
     pub(super) fn status(&self, attachments: &[Attachment]) -> Result<Status, TableError> {
         let services: Result<Vec<_>, _> =
             self.services.values().map(|service| self.service_view(service)).collect();
-        let interfaces =
-            attachments.iter().map(|attachment| self.interface_view(attachment, self.row_of(attachment)));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             generation: self.generation,
             config: ConfigStatus::default(),
-            interfaces: interfaces.collect::<Result<_, _>>()?,
+            interfaces: self.interfaces(attachments)?,
             services: services?,
             flows: self.flows_view()?,
             lists: self.lists_view(),
             limiter_samples: self.samples_view()?,
             warnings: self.warnings(),
         })
+    }
+
+    /// What became of packets on each interface.
+    pub(super) fn interfaces(&self, attachments: &[Attachment]) -> Result<Vec<InterfaceView>, TableError> {
+        attachments
+            .iter()
+            .map(|attachment| self.interface_view(attachment, self.row_of(attachment)))
+            .collect()
+    }
+
+    /// Where it is told what happens.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// The row in which an interface counts.

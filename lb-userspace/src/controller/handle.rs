@@ -8,11 +8,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::edits::Edited;
 use super::pipeline::{Balancer, Wish};
 use super::{Change, ChangeError, ControllerGone, ListChange, Request, SuggestionQuery};
+use crate::journal::Journal;
 use crate::model::{Desired, ListName, Service};
 use crate::neighbors::local_addresses;
 use crate::view::{
-    Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, LimitView, LimitedView,
-    PlanView, PrefixList, Status, Suggestion,
+    Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, InterfaceView, LimitView,
+    LimitedView, PlanView, PrefixList, Status, Suggestion,
 };
 
 /// How API, CLI and metrics talk to the controller.
@@ -51,6 +52,16 @@ impl Handle {
         status.config = self.config.borrow().clone();
         status.warnings.extend(status.config.warnings());
         Ok(status)
+    }
+
+    /// Where it is told what happens.
+    pub fn journal(&self) -> &Journal {
+        self.tables.journal()
+    }
+
+    /// What became of packets on each interface.
+    pub async fn interfaces(&self) -> Result<Vec<InterfaceView>, ControllerGone> {
+        self.tables.ask(Request::Interfaces).await
     }
 
     /// Whether the tables are looked after.
@@ -149,11 +160,17 @@ impl Handle {
 #[derive(Clone, Debug)]
 pub struct Tables {
     requests: mpsc::Sender<Request>,
+    journal: Journal,
 }
 
 impl Tables {
-    pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
-        Self { requests }
+    pub(super) fn new(requests: mpsc::Sender<Request>, journal: Journal) -> Self {
+        Self { requests, journal }
+    }
+
+    /// Where it is told what happens.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ControllerGone> {

@@ -29,7 +29,9 @@ use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, ListName, Serv
 use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::state::{Beginning, Directory};
 use crate::suggestion::Quantile;
-use crate::view::{Applied, BackendView, LimitView, LimitedView, PlanView, PrefixList, Status, Suggestion};
+use crate::view::{
+    Applied, BackendView, InterfaceView, LimitView, LimitedView, PlanView, PrefixList, Status, Suggestion,
+};
 use core::Core;
 pub use core::ReconcileError;
 use edits::Edited;
@@ -178,6 +180,7 @@ pub struct SuggestionQuery {
 
 enum Request {
     Status(oneshot::Sender<Status>),
+    Interfaces(oneshot::Sender<Vec<InterfaceView>>),
     Pulse(oneshot::Sender<Result<(), TableError>>),
     Limits(Option<String>, oneshot::Sender<Result<Vec<LimitView>, ChangeError>>),
     Limited(Option<String>, usize, oneshot::Sender<Result<LimitedView, ChangeError>>),
@@ -208,7 +211,8 @@ pub struct Start {
 pub fn start_pipeline(tables: Tables, start: Start, hangups: Signal, tasks: &mut JoinSet<()>) -> Handle {
     let Start { store, files, beginning, last, problems } = start;
     let (wishes, asked) = mpsc::channel(64);
-    let (pipeline, config) = Pipeline::new(tables.clone(), store, files, beginning, last, problems);
+    let (pipeline, config) =
+        Pipeline::new(tables.clone(), tables.journal().clone(), store, files, beginning, last, problems);
     tasks.spawn(pipeline.run(asked, hangups));
     Handle::new(tables, wishes, config)
 }
@@ -276,7 +280,8 @@ impl<D: Datapath + 'static> Controller<D> {
         block_in_place(|| controller.core.begin(desired, generation))?;
         controller.core.open();
         controller.checker.update(controller.core.wanted_checks());
-        Ok((controller, Tables::new(requests_sender)))
+        let journal = controller.core.journal().clone();
+        Ok((controller, Tables::new(requests_sender, journal)))
     }
 
     /// Lends out the tables' owner for attaching and detaching its program.
@@ -405,6 +410,10 @@ impl<D: Datapath + 'static> Controller<D> {
         match request {
             Request::Status(answer) => match self.core.status(attachments) {
                 Ok(status) => drop(answer.send(status)),
+                Err(error) => tracing::error!("cannot read the counters: {error}"),
+            },
+            Request::Interfaces(answer) => match self.core.interfaces(attachments) {
+                Ok(interfaces) => drop(answer.send(interfaces)),
                 Err(error) => tracing::error!("cannot read the counters: {error}"),
             },
             Request::Backends(service, answer) => drop(answer.send(self.core.backends(&service))),

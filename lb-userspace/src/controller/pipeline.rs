@@ -24,11 +24,12 @@ use crate::config::{
     Config, ConfigError, DaemonSettings, Digest, Text, changed_settings, digest, load, parse_text,
 };
 use crate::heap;
+use crate::journal::Journal;
 use crate::model::Desired;
 use crate::model::diff::{diff, lines};
 use crate::state::{Beginning, Confirm, Generation, Origin, Store, unix_now};
 use crate::supervisor;
-use crate::view::{Applied, ConfigApplied, ConfigDiff, ConfigStatus, PlanView};
+use crate::view::{Applied, ConfigApplied, ConfigDiff, ConfigStatus, EventKind, PlanView};
 pub use checks::{LocalVip, check_local_vips, check_no_local_vip};
 pub(super) use requests::Wish;
 
@@ -63,6 +64,8 @@ pub struct Files {
 /// The owner of what is wanted.
 pub(super) struct Pipeline<B, S> {
     balancer: B,
+    /// Where it is told what happens.
+    journal: Journal,
     /// `None` if there is no state directory to be had: then nothing can be changed.
     store: Result<Arc<Mutex<S>>, String>,
     files: Files,
@@ -90,6 +93,7 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
     /// Goes on from a beginning that is in force already.
     pub(super) fn new(
         balancer: B,
+        journal: Journal,
         store: Result<S, String>,
         files: Files,
         Beginning { generation, desired, .. }: Beginning,
@@ -99,7 +103,8 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
         let status = ConfigStatus { reload_time: unix_now(), problems, ..ConfigStatus::default() };
         let (status, watched) = watch::channel(status);
         let store = store.map(|store| Arc::new(Mutex::new(store)));
-        let mut pipeline = Self { balancer, store, files, desired, generation, last, status, deadline: None };
+        let mut pipeline =
+            Self { balancer, journal, store, files, desired, generation, last, status, deadline: None };
         pipeline.tell();
         pipeline.set_deadline();
         (pipeline, watched)
@@ -200,12 +205,22 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
             }
         };
         tracing::info!("generation {}: {}", generation.number, applied.summary);
+        self.tell_change(generation.number, &applied.summary, &changes);
         self.enter(generation, desired);
         Ok(ConfigApplied {
             applied,
             changes,
             confirm_by: self.generation.confirm.map(|confirm| confirm.until),
         })
+    }
+
+    /// Tells all who follow the events what has changed.
+    fn tell_change(&self, generation: u64, summary: &str, changes: &[String]) {
+        let details = match changes {
+            [one] if one == summary => String::new(),
+            changes => format!(": {}", changes.join("; ")),
+        };
+        self.journal.tell(EventKind::Change, None, format!("generation {generation}: {summary}{details}"));
     }
 
     /// A step that leads nowhere is no generation.
@@ -332,7 +347,11 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
                     tracing::info!("reload: nothing changed");
                 }
             }
-            Err(error) => tracing::error!("the reload changed nothing: {error}"),
+            Err(error) => {
+                let text = format!("the reload changed nothing: {error}");
+                tracing::error!("{text}");
+                self.journal.tell(EventKind::Change, None, text);
+            }
         }
         supervisor::ready(&format!("generation {}", self.generation.number));
     }

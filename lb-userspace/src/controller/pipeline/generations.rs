@@ -10,7 +10,7 @@ use super::super::ChangeError;
 use super::{Balancer, Pipeline};
 use crate::model::Desired;
 use crate::state::{Confirm, Generation, Origin, StateError, Store};
-use crate::view::{ConfigApplied, GenerationView};
+use crate::view::{ConfigApplied, EventKind, GenerationView};
 
 /// How long to wait with undoing what nobody confirmed if it cannot be undone now.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -87,6 +87,7 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
         self.keep(&confirmed, &desired).await?;
         let summary = format!("generation {} stays", confirmed.number);
         tracing::info!("{summary}");
+        self.journal.tell(EventKind::Change, None, summary.clone());
         self.enter(confirmed, desired);
         Ok(self.unchanged(summary))
     }

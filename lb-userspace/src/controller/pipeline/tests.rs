@@ -152,8 +152,15 @@ impl World {
         }
         let last = found.last.max(beginning.generation.number);
         let files = Files { path, settings: config.daemon };
-        let (pipeline, status) =
-            Pipeline::new(tables.clone(), Ok(store), files, beginning, last, found.damaged);
+        let (pipeline, status) = Pipeline::new(
+            tables.clone(),
+            Journal::default(),
+            Ok(store),
+            files,
+            beginning,
+            last,
+            found.damaged,
+        );
         Self { folder, tables, refused, pipeline, status }
     }
 
