@@ -13,7 +13,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH, SERVER};
 use hyper::http::response::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -26,6 +26,7 @@ pub use self::events::Events;
 pub use self::place::{Remote, RemoteError, Trust};
 
 use self::place::Place;
+use crate::api::PRODUCT;
 use crate::config::{LimitKeys, ServiceKeys};
 use crate::controller::ListAction;
 use crate::model::{Endpoint, ListName};
@@ -70,6 +71,34 @@ pub enum ClientError {
         /// What is wrong with the answer.
         reason: String,
     },
+    /// The answer is one of another version's API.
+    #[error(
+        "the daemon at {place} is {theirs} and this is {}, which does not understand its answer: {reason}; use the lb \
+         that the daemon was started with, or restart the daemon with this one",
+        product()
+    )]
+    Version {
+        /// The socket, or the address.
+        place: String,
+        /// What the daemon says it is.
+        theirs: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+}
+
+/// What this is, as the daemon's header `server` says it.
+fn product() -> String {
+    PRODUCT.to_str().unwrap_or_default().to_owned()
+}
+
+/// A successful answer.
+struct Answer {
+    bytes: Bytes,
+    /// Of which generation it is.
+    tag: Option<Tag>,
+    /// Which daemon it is from.
+    product: Option<String>,
 }
 
 /// The kernel's words without the number that std appends.
@@ -129,8 +158,9 @@ impl Client {
 
     /// A service as the configuration would have it.
     pub async fn service(&self, name: &str) -> Result<(ServiceKeys, Tag), ClientError> {
-        let (bytes, tag) = self.ask_tagged(Method::GET, &service_path(name), None, PATIENCE).await?;
-        Ok((self.read(&bytes)?, tag.ok_or_else(|| self.protocol(&"its answer has no etag"))?))
+        let mut answer = self.ask(Method::GET, &service_path(name), None, PATIENCE).await?;
+        let tag = answer.tag.take();
+        Ok((self.read(&answer)?, tag.ok_or_else(|| self.protocol(&"its answer has no etag"))?))
     }
 
     /// Adds a service.
@@ -246,15 +276,15 @@ impl Client {
 
     /// The configuration in force, as text.
     pub async fn config(&self) -> Result<String, ClientError> {
-        let bytes = self.ask(Method::GET, "/v1/config", None, PATIENCE).await?;
-        String::from_utf8(bytes.into()).map_err(|error| self.protocol(&error))
+        let answer = self.ask(Method::GET, "/v1/config", None, PATIENCE).await?;
+        String::from_utf8(answer.bytes.into()).map_err(|error| self.protocol(&error))
     }
 
     /// What a configuration, or else what the daemon's files say, would change.
     pub async fn diff_config(&self, text: Option<String>) -> Result<ConfigDiff, ClientError> {
         let body = Some(text.unwrap_or_default().into());
-        let bytes = self.ask(Method::POST, "/v1/config/diff", body, LONG_PATIENCE).await?;
-        self.read(&bytes)
+        let answer = self.ask(Method::POST, "/v1/config/diff", body, LONG_PATIENCE).await?;
+        self.read(&answer)
     }
 
     /// Puts a configuration, or else what the daemon's files say, in force; to be confirmed within the time given.
@@ -269,8 +299,8 @@ impl Client {
             Some(_) => (Method::PUT, format!("/v1/config{query}")),
             None => (Method::POST, format!("/v1/config/reload{query}")),
         };
-        let bytes = self.ask(method, &path, text.map(Into::into), LONG_PATIENCE).await?;
-        self.read(&bytes)
+        let answer = self.ask(method, &path, text.map(Into::into), LONG_PATIENCE).await?;
+        self.read(&answer)
     }
 
     /// The generations that are kept, the oldest first.
@@ -281,8 +311,8 @@ impl Client {
     /// Goes back to a generation, or to the one before.
     pub async fn roll_back(&self, generation: Option<u64>) -> Result<ConfigApplied, ClientError> {
         let body = serde_json::to_vec(&Rollback { generation }).map_err(|error| self.protocol(&error))?;
-        let bytes = self.ask(Method::POST, "/v1/config/rollback", Some(body), LONG_PATIENCE).await?;
-        self.read(&bytes)
+        let answer = self.ask(Method::POST, "/v1/config/rollback", Some(body), LONG_PATIENCE).await?;
+        self.read(&answer)
     }
 
     /// Keeps a generation that waits to be confirmed.
@@ -332,40 +362,38 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, ClientError> {
-        let bytes = self.ask(method, path, body, PATIENCE).await?;
-        self.read(&bytes)
+        let answer = self.ask(method, path, body, PATIENCE).await?;
+        self.read(&answer)
     }
 
-    fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ClientError> {
-        serde_json::from_slice(bytes).map_err(|error| self.protocol(&error))
+    fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, ClientError> {
+        serde_json::from_slice(&answer.bytes).map_err(|error| match &answer.product {
+            Some(theirs) if theirs.starts_with("lb/") && *theirs != product() => ClientError::Version {
+                place: self.place.to_string(),
+                theirs: theirs.clone(),
+                reason: error.to_string(),
+            },
+            _ => self.protocol(&error),
+        })
     }
 
-    /// The body of a successful answer.
+    /// A successful answer.
     async fn ask(
         &self,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
         patience: Duration,
-    ) -> Result<Bytes, ClientError> {
-        self.ask_tagged(method, path, body, patience).await.map(|(bytes, _)| bytes)
-    }
-
-    /// The same, and of which generation it is.
-    async fn ask_tagged(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Vec<u8>>,
-        patience: Duration,
-    ) -> Result<(Bytes, Option<Tag>), ClientError> {
+    ) -> Result<Answer, ClientError> {
         let request = self.request(method, path, body)?;
         let exchange = tokio::time::timeout(patience, self.exchange(request));
         let silent = |_| ClientError::Silent { place: self.place.to_string(), patience };
         let (head, bytes) = exchange.await.map_err(silent)??;
         let status = head.status;
         if status.is_success() {
-            return Ok((bytes, head.headers.get(ETAG).cloned().map(Tag)));
+            let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+            let product = head.headers.get(SERVER).and_then(text);
+            return Ok(Answer { bytes, tag: head.headers.get(ETAG).cloned().map(Tag), product });
         }
         Err(self.refused(status, &bytes))
     }
@@ -528,6 +556,21 @@ mod tests {
         let client = Client::new(path);
         let ((), result) = tokio::join!(serve, client.status());
         result.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_daemon_of_another_version_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let error =
+            answer(&path, b"HTTP/1.1 200 OK\r\nserver: lb/9.0.0\r\ncontent-length: 2\r\n\r\n{}").await;
+        let expected = format!(
+            "the daemon at {} is lb/9.0.0 and this is lb/{}, which does not understand its answer: missing field \
+             `version` at line 1 column 2; use the lb that the daemon was started with, or restart the daemon with this one",
+            path.display(),
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(error.to_string(), expected);
     }
 
     #[tokio::test]

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use lb_tests::daemon::{Config, Service};
 use lb_tests::load::{Asker, Held, KeepAlive, allow_many_files};
 use lb_tests::net::{BACKENDS, CLIENTS, Node, VIP4};
+use lb_tests::process::Process;
 use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::{SERVING, Site};
 use lb_tests::tools::Tools;
-use lb_tests::wait;
+use lb_tests::{interrupt, wait};
 use lb_userspace::model::Protocol;
 use lb_userspace::view::{Applied, HealthState};
 
@@ -42,6 +43,7 @@ pub(crate) fn cases() -> Vec<Case> {
         slots_settle_again,
         slots_settle_with_time,
         the_last_backend_is_drained,
+        a_drain_is_waited_for,
     ]);
     cases
 }
@@ -396,6 +398,45 @@ fn slots_settle_with_time(tools: Tools) -> Result<()> {
         Ok(())
     })?;
     new.iter_mut().try_for_each(Held::ask).context("a connection is broken")
+}
+
+/// `lb backend drain --wait` comes back when the last flow has gone and not before; of the last backend nobody can tell.
+fn a_drain_is_waited_for(tools: Tools) -> Result<()> {
+    let service = held().only(&[Node::Backend(1), Node::Backend(3)]).idle("2s");
+    let site = Site::with_daemon(tools, &Config::new(vec![service]))?;
+    let drain = |node: Node| {
+        let mut connections = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 30)?;
+        ensure!(
+            connections.iter().any(|held| held.backend() == node.to_string()),
+            "{node} has no connection"
+        );
+        let mut command = site.client(2).command(site.lb());
+        command.env("LB_SOCKET", site.files("lb").socket);
+        command.args(["backend", "drain", "held", &held().endpoint(node), "--wait"]);
+        let log = site.directory().join(format!("{node}.log"));
+        let mut drain = Process::spawn_logged("lb backend drain --wait", command, &log)?;
+        // Twice as long as an idle flow is remembered, and some looks more.
+        let enough = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < enough {
+            connections.iter_mut().try_for_each(Held::ask).context("a connection is broken")?;
+            ensure!(drain.ended()?.is_none(), "it has not waited: {}", drain.log());
+            interrupt::pause(Duration::from_millis(100))?;
+        }
+        drop(connections);
+        let ended = wait::until(AGED, "the drain has ended", || drain.ended()?.context("it still waits"))?;
+        ensure!(ended.success() && drain.log().contains(" is drained\n"), "{ended}: {}", drain.log());
+        Ok(())
+    };
+    drain(Node::Backend(1))?;
+    let last = ["backend", "drain", "held", &held().endpoint(Node::Backend(3)), "--wait"];
+    let unknown = site.cli()?.run(&last)?;
+    ensure!(
+        unknown.code == Some(1) && unknown.stderr.contains("with --timeout it can be waited for"),
+        "{unknown:?}"
+    );
+    let waited = site.cli()?.run(&[&last[..], &["--timeout", "2s"]].concat())?;
+    ensure!(waited.code == Some(0) && waited.stdout.contains(" is drained\n"), "{waited:?}");
+    Ok(())
 }
 
 fn moving(site: &Site) -> Result<u64> {

@@ -34,6 +34,9 @@ const LONGEST_QUEUE: Duration = Duration::from_secs(5);
 /// Clients whose pace is remembered.
 const MOST_CLIENTS: usize = 1_024;
 
+/// Which daemon answers, and of which version (RFC 9110, section 10.2.4).
+pub(crate) const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("lb/", env!("CARGO_PKG_VERSION")));
+
 /// The number of a request; a client may bring its own.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -127,6 +130,7 @@ pub(super) async fn accompany(State(gate): State<Arc<Gate>>, mut request: Reques
     } else {
         tracing::info!(target: "lb::access", "{line}");
     }
+    response.headers_mut().insert(header::SERVER, PRODUCT);
     // It has only letters, digits and three signs.
     if let Ok(number) = HeaderValue::from_str(&number) {
         response.headers_mut().insert(REQUEST_ID, number);

@@ -27,9 +27,12 @@ use crate::suggestion::Quantile;
     name = "lb",
     version,
     arg_required_else_help = true,
+    infer_subcommands = true,
+    infer_long_args = true,
     after_help = "Examples:\n  lb config check lb.toml\n  lb run --config lb.toml\n  lb status\n  lb \
         backend drain web 10.0.1.2:80\n  lb decap --interface eth0 --from 192.0.2.5\n\nExit codes:\n  0 ok   1 a negative answer   2 usage   3 daemon \
-        unreachable   4 refused   5 not found"
+        unreachable   4 refused   5 not found\n\nCommands and options can be \
+        shortened where that is unambiguous: lb ba li web"
 )]
 pub struct Args {
     /// Which daemon.
@@ -334,7 +337,7 @@ pub enum BackendCommand {
     },
     /// Remove a backend at once, with the flows it has
     #[command(
-        after_help = "Example:\n  lb backend drain web 10.0.1.9:80 && sleep 60 && lb backend remove web \
+        after_help = "Example:\n  lb backend drain web 10.0.1.9:80 --timeout 5m --wait && lb backend remove web \
                             10.0.1.9:80"
     )]
     Remove {
@@ -355,6 +358,9 @@ pub enum BackendCommand {
         /// How long its flows go on, from 1s to 168h [default: as the service has it, else for ever]
         #[arg(long, value_parser = parse_drain_timeout, value_name = "DURATION")]
         timeout: Option<Duration>,
+        /// Come back when none of its flows goes on any more, or its time-out has ended
+        #[arg(long)]
+        wait: bool,
     },
     /// Put a backend back to work that drains or is in maintenance
     #[command(

@@ -41,8 +41,8 @@ use crate::daemon;
 use crate::datapath::Attachment;
 use crate::decap;
 use crate::heap;
-use crate::model::{Endpoint, ListName, Prefix};
-use crate::view::{AddBackend, Applied, DrainBackend, SetBackend};
+use crate::model::{Endpoint, ListName, Prefix, Weight};
+use crate::view::{AddBackend, Applied, BackendState, DrainBackend, SetBackend};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +151,16 @@ fn backend(command: &BackendCommand, client: &Client, screen: &mut Screen<'_>) -
         BackendCommand::Remove { backend } => {
             block_on(client.remove_backend(&backend.service, endpoint(backend)?))??
         }
-        BackendCommand::Drain { backend, timeout } => {
+        BackendCommand::Drain { backend, timeout, wait } => {
             let drain = DrainBackend { timeout: timeout.map(show_duration) };
-            block_on(client.drain_backend(&backend.service, endpoint(backend)?, &drain))??
+            let endpoint = endpoint(backend)?;
+            let applied = block_on(client.drain_backend(&backend.service, endpoint, &drain))??;
+            screen.show(&applied, screens::applied)?;
+            return if *wait {
+                block_on(drained(&backend.service, endpoint, client, screen))?
+            } else {
+                Ok(())
+            };
         }
         BackendCommand::Ready { backend } => {
             block_on(client.ready_backend(&backend.service, endpoint(backend)?))??
@@ -175,6 +182,50 @@ impl DaemonArgs {
         let remote =
             Remote::new(&url, &trust).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
         Ok(Client::remote(remote))
+    }
+}
+
+/// How often it is looked whether a backend still has flows.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Waits until a backend that drains has no flows any more: its slots are others' and none of the service's is on its way, or its
+/// time-out is over. The last backend's flows cannot be told from silence.
+async fn drained(
+    service: &str,
+    endpoint: Endpoint,
+    client: &Client,
+    screen: &mut Screen<'_>,
+) -> Result<(), Failure> {
+    let address = endpoint.to_string();
+    let gone = |what: &str| {
+        Failure::new(Exit::Negative, format!("backend {address} {what}: it does not drain any more"))
+    };
+    loop {
+        let backends = client.backends(service).await?;
+        let backend =
+            backends.iter().find(|one| one.address == address).ok_or_else(|| gone("was removed"))?;
+        if backend.state == BackendState::Ready {
+            return Err(gone("was put back to work"));
+        }
+        let services = client.services().await?;
+        let service = services.iter().find(|one| one.name == service).ok_or_else(|| gone("was removed"))?;
+        let has_flows = match backend.drain_seconds_left {
+            Some(left) if service.backends_serving == 0 => left > 0,
+            // Its slots stay its own, settled, for as long as there is nobody to take them.
+            None if service.backends_serving == 0 => {
+                let advice = "with --timeout it can be waited for";
+                let sentence = format!(
+                    "no other backend takes new flows, so nobody can tell when those of {address} have ended; {advice}"
+                );
+                return Err(Failure::new(Exit::Negative, sentence));
+            }
+            left => left != Some(0) && (backend.effective_weight > Weight(0) || service.slots.moving > 0),
+        };
+        if !has_flows {
+            screen.say(&format!("backend {address} is drained"));
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -270,9 +321,10 @@ impl From<ClientError> for Failure {
                 400..500 => Exit::Refused,
                 _ => Exit::Unreachable,
             },
-            ClientError::Unreachable { .. } | ClientError::Silent { .. } | ClientError::Protocol { .. } => {
-                Exit::Unreachable
-            }
+            ClientError::Unreachable { .. }
+            | ClientError::Silent { .. }
+            | ClientError::Protocol { .. }
+            | ClientError::Version { .. } => Exit::Unreachable,
         };
         Self::new(exit, error.to_string())
     }
