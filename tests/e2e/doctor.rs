@@ -1,21 +1,29 @@
 //! `lb doctor`, before there is a daemon and beside one.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::bpffs::BpfFs;
 use lb_tests::daemon::Config;
-use lb_tests::net::{Node, VIP4};
-use lb_tests::process::{self, Finished};
+use lb_tests::load::Held;
+use lb_tests::net::{BACKENDS, Node, VIP4};
+use lb_tests::process::{self, Finished, Process};
+use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
+use lb_tests::wait;
+use lb_userspace::model::ForwardMode;
 use serde_json::Value;
 
 use crate::cases::{Case, cases, web};
+use crate::ways::{Way, each_way};
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases!["doctor": it_finds_what_stands_in_the_way]
+    let mut cases = cases!["doctor": it_finds_what_stands_in_the_way];
+    cases.extend(each_way("doctor::it_says_what_makes_a_backend", it_says_what_makes_a_backend));
+    cases
 }
 
 /// The findings about something, as `severity: found`.
@@ -86,4 +94,57 @@ fn it_finds_what_stands_in_the_way(tools: Tools) -> Result<()> {
         ensure!(ill.stdout.contains(&words), "no {words:?} in {}", ill.stdout);
     }
     Ok(())
+}
+
+/// What makes a host of the lab a backend is taken away from it.
+fn forget(site: &Site, node: Node, way: Way) -> Result<()> {
+    let bits = if way.vip.is_ipv4() { 32 } else { 128 };
+    let vip = format!("address delete {}/{bits} dev lo", way.vip);
+    let family = if way.vip.is_ipv4() { "-4" } else { "-6" };
+    let route = (way.mode == ForwardMode::Nat).then(|| format!("{family} route delete default"));
+    site.lab.ip(node, &[vip])?;
+    route.map_or(Ok(()), |route| {
+        let mut command = site.lab.namespace(node).command("ip");
+        command.args(route.split(' '));
+        process::succeed(command, Duration::from_secs(10)).map(drop)
+    })
+}
+
+/// Hosts that lack everything become backends by exactly the commands that are printed.
+fn it_says_what_makes_a_backend(tools: Tools, way: Way) -> Result<()> {
+    let echo = way.tcp_echo();
+    let site = Site::with_daemon(tools, &way.config(vec![echo.clone()]))?;
+    let target = SocketAddr::new(way.vip, ECHO_PORT);
+    BACKENDS.into_iter().try_for_each(|node| forget(&site, node, way))?;
+    ensure!(Held::open(&site.client(1), target).is_err(), "the lab's hosts are backends without any doing");
+
+    let steps: Vec<Value> = site.cli()?.ask(&["doctor", "--backend-setup", &echo.name])?;
+    let path =
+        format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", site.lb().parent().context("lb is nowhere")?.display());
+    let mut decapsulators = Vec::new();
+    for node in BACKENDS {
+        let endpoint = echo.endpoint(node);
+        let of_node = |step: &&Value| {
+            let backends = step["backends"].as_array();
+            backends.is_none_or(|backends| backends.iter().any(|one| one == endpoint.as_str()))
+        };
+        let needed = steps.iter().filter(|step| step["optional"] != true).filter(of_node);
+        let script: Vec<&str> = needed.filter_map(|step| step["command"].as_str()).collect();
+        ensure!(!script.is_empty(), "nothing is to be done on {node}: {steps:?}");
+        let mut command = site.lab.namespace(node).command("sh");
+        command.env("PATH", &path).args(["-ec", &script.join("\n")]);
+        if matches!(way.mode, ForwardMode::DsrL2 | ForwardMode::Nat) {
+            process::succeed(command, Duration::from_secs(10))?;
+            continue;
+        }
+        let log = site.directory().join(format!("{node}-setup.log"));
+        let process = Process::spawn_logged("the backend's set-up", command, &log)?;
+        wait::until(Duration::from_secs(20), "it unwraps", || {
+            ensure!(process.log().contains("decapsulating on "), "{}", process.log());
+            Ok(())
+        })?;
+        decapsulators.push(process);
+    }
+    let mut connections = Held::open_many(&site.client(1), target, 30)?;
+    Ok(connections.iter_mut().try_for_each(Held::ask)?)
 }

@@ -160,7 +160,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Look for what stands in the way of packets: what was found, why it matters, and what mends it; exit code 1 if anything is bad
     #[command(
-        after_help = "Examples:\n  lb doctor\n  lb doctor eth0 -o json | jq '.[] | select(.severity != \"well\")'"
+        after_help = "Examples:\n  lb doctor\n  lb doctor eth0 -o json | jq '.[] | select(.severity != \"well\")'\n  \
+                            lb doctor --backend-setup web"
     )]
     Doctor(DoctorArgs),
     /// Turn services of another balancer into sections of the configuration

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::units::{count, duration, grouped, moment, percent, plural, rate, share};
 use crate::config::Config;
 use crate::decap::InterfaceReport;
-use crate::doctor::{Finding, Severity};
+use crate::doctor::{Finding, Severity, Step};
 use crate::view::{
     Applied, BackendView, ConfigStatus, FlowsView, HealthState, InterfaceView, LimitView, LimitedView,
     ListsView, PrefixList, ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
@@ -356,6 +356,19 @@ pub(super) fn checked(file: &str, config: &Config) -> String {
         count => format!(", {count} listed prefixes"),
     };
     format!("{file}: ok: {services}, {backends}{prefixes} on {}\n", config.daemon.interfaces.join(", "))
+}
+
+/// Commands for a shell, each below what it is for. Those that not everybody needs are comments.
+pub(super) fn setup(steps: &[Step]) -> String {
+    let step = |step: &Step| {
+        let of = match &step.backends[..] {
+            [] => String::new(),
+            backends => format!(" (on {})", backends.join(", ")),
+        };
+        let mark = if step.optional { "# " } else { "" };
+        format!("# {}{of}\n{mark}{}\n", step.why, step.command)
+    };
+    steps.iter().map(step).collect()
 }
 
 /// Columns without lines, numbers to the right.

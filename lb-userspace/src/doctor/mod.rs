@@ -7,6 +7,7 @@ mod host;
 mod interface;
 mod programs;
 mod services;
+mod setup;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ pub use self::host::host;
 pub use self::interface::{interface, interfaces};
 pub use self::programs::occupant;
 pub use self::services::services;
+pub use self::setup::{Step, backend_setup};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
