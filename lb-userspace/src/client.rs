@@ -336,8 +336,7 @@ impl Client {
     pub async fn events(&self, after: Option<&str>) -> Result<Events, ClientError> {
         let query = after.map(|id| format!("?after={}", encode(id))).unwrap_or_default();
         let request = self.request(Method::GET, &format!("/v1/events{query}"), None)?;
-        let silent = |_| ClientError::Silent { place: self.place.to_string(), patience: PATIENCE };
-        let response = tokio::time::timeout(PATIENCE, self.open(request)).await.map_err(silent)??;
+        let response = self.within(PATIENCE, self.open(request)).await?;
         if response.status().is_success() {
             return Ok(Events::new(response.into_body()));
         }
@@ -386,9 +385,7 @@ impl Client {
         patience: Duration,
     ) -> Result<Answer, ClientError> {
         let request = self.request(method, path, body)?;
-        let exchange = tokio::time::timeout(patience, self.exchange(request));
-        let silent = |_| ClientError::Silent { place: self.place.to_string(), patience };
-        let (head, bytes) = exchange.await.map_err(silent)??;
+        let (head, bytes) = self.within(patience, self.exchange(request)).await?;
         let status = head.status;
         if status.is_success() {
             let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
@@ -396,6 +393,15 @@ impl Client {
             return Ok(Answer { bytes, tag: head.headers.get(ETAG).cloned().map(Tag), product });
         }
         Err(self.refused(status, &bytes))
+    }
+
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        call: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let silent = |_| ClientError::Silent { place: self.place.to_string(), patience };
+        tokio::time::timeout(patience, call).await.map_err(silent)?
     }
 
     fn refused(&self, status: StatusCode, bytes: &[u8]) -> ClientError {

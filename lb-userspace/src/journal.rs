@@ -30,8 +30,8 @@ struct Inner {
     /// Tells the numbers of one run of the daemon from those of another.
     run: u64,
     kept: Mutex<Kept>,
-    /// The number of the newest event; [`CLOSED`] when there will be no more.
-    newest: watch::Sender<u64>,
+    /// Wakes followers whenever `kept` is another.
+    news: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -40,10 +40,9 @@ struct Kept {
     newest: u64,
     /// It and those before it.
     events: VecDeque<Event>,
+    /// Whether whoever has heard them all is to go.
+    closed: bool,
 }
-
-/// No event has this number.
-const CLOSED: u64 = u64::MAX;
 
 impl Default for Journal {
     fn default() -> Self {
@@ -54,7 +53,7 @@ impl Default for Journal {
 
 impl Journal {
     fn of_run(run: u64) -> Self {
-        Self(Arc::new(Inner { run, kept: Mutex::default(), newest: watch::Sender::new(0) }))
+        Self(Arc::new(Inner { run, kept: Mutex::default(), news: watch::Sender::new(()) }))
     }
 
     /// Tells what has happened, to a service if it was one.
@@ -70,14 +69,14 @@ impl Journal {
             kept.events.pop_front();
         }
         kept.events.push_back(Event { id, time: unix_now(), kind, service, text });
-        let newest = kept.newest;
-        // Within the lock: two who tell at once must not take the number back.
-        self.0.newest.send_if_modified(|now| *now != CLOSED && std::mem::replace(now, newest) != newest);
+        drop(kept);
+        self.0.news.send_replace(());
     }
 
     /// There will be no more: all who follow it come to an end.
     pub fn close(&self) {
-        self.0.newest.send_replace(CLOSED);
+        self.kept().closed = true;
+        self.0.news.send_replace(());
     }
 
     /// Follows what comes after the event of this id; from now on if there is none.
@@ -97,7 +96,7 @@ impl Journal {
                 }
             }
         };
-        Some(Follower { journal: self.clone(), heard: self.0.newest.subscribe(), place, gap })
+        Some(Follower { journal: self.clone(), news: self.0.news.subscribe(), place, gap })
     }
 
     fn id(&self, number: u64) -> String {
@@ -113,7 +112,7 @@ impl Journal {
 #[derive(Debug)]
 pub struct Follower {
     journal: Journal,
-    heard: watch::Receiver<u64>,
+    news: watch::Receiver<()>,
     /// The number of the last event that it has got.
     place: u64,
     /// What is to be told before anything else.
@@ -152,15 +151,13 @@ impl Follower {
                     text: text.to_owned(),
                 });
             }
+            // Before it looks: what is told while it looks wakes it.
+            self.news.mark_unchanged();
             if let Some(next) = self.step() {
                 return next;
             }
-            let place = self.place;
-            // Copied, so that no lock of the watch is held when the journal's is taken: `tell` takes them the other way round.
-            let newest = self.heard.wait_for(|newest| *newest > place).await.map(|newest| *newest);
-            if newest.unwrap_or(CLOSED) == CLOSED && self.journal.kept().newest == place {
-                return Err(End::Closed);
-            }
+            // The sender is the journal's, which this has.
+            let _ = self.news.changed().await;
         }
     }
 
@@ -169,7 +166,7 @@ impl Follower {
         let kept = self.journal.kept();
         let behind = kept.newest - self.place;
         if behind == 0 {
-            return None;
+            return kept.closed.then_some(Err(End::Closed));
         }
         let lost = behind.saturating_sub(kept.events.len() as u64);
         if lost > 0 {

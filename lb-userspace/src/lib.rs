@@ -22,6 +22,7 @@ pub mod journal;
 pub mod metrics;
 pub mod model;
 pub mod neighbors;
+pub mod pem;
 pub mod placement;
 pub mod state;
 mod stop;

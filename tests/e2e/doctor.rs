@@ -1,6 +1,6 @@
 //! `lb doctor`, before there is a daemon and beside one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -98,16 +98,14 @@ fn it_finds_what_stands_in_the_way(tools: Tools) -> Result<()> {
 
 /// What makes a host of the lab a backend is taken away from it.
 fn forget(site: &Site, node: Node, way: Way) -> Result<()> {
-    let bits = if way.vip.is_ipv4() { 32 } else { 128 };
+    let (bits, balancer): (_, IpAddr) = match way.vip {
+        IpAddr::V4(_) => (32, node.gateway4().into()),
+        IpAddr::V6(_) => (128, node.gateway6().into()),
+    };
     let vip = format!("address delete {}/{bits} dev lo", way.vip);
-    let family = if way.vip.is_ipv4() { "-4" } else { "-6" };
-    let route = (way.mode == ForwardMode::Nat).then(|| format!("{family} route delete default"));
-    site.lab.ip(node, &[vip])?;
-    route.map_or(Ok(()), |route| {
-        let mut command = site.lab.namespace(node).command("ip");
-        command.args(route.split(' '));
-        process::succeed(command, Duration::from_secs(10)).map(drop)
-    })
+    let route = (way.mode == ForwardMode::Nat).then(|| format!("route delete default via {balancer}"));
+    let lines: Vec<String> = [Some(vip), route].into_iter().flatten().collect();
+    site.lab.ip(node, &lines)
 }
 
 /// Hosts that lack everything become backends by exactly the commands that are printed.

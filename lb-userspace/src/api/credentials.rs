@@ -2,24 +2,23 @@
 //! from files that are read again when they change.
 
 use std::fs::Metadata;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::connections::Certified;
 use crate::config::{ApiSettings, ConfigError, Role, Token, TokenDigest, read_tokens};
+use crate::pem::{PemError, authorities, read_certificates, read_key};
 
 /// How long a change of a file may stay unseen.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -27,30 +26,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Why a file of credentials cannot be used. No message has anything of what is in a file.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// It cannot be read.
-    #[error("cannot read {}: {source}; [daemon.api] names it", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// It holds something else.
-    #[error("{} holds no {what} in PEM; [daemon.api] names it", file.display())]
-    Without {
-        /// The file.
-        file: PathBuf,
-        /// What should be in it.
-        what: &'static str,
-    },
-    /// It holds something that cannot be used.
-    #[error("{} cannot be used: {reason}; [daemon.api] names it", file.display())]
-    Useless {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// A certificate or a key cannot.
+    #[error("{0}; [daemon.api] names it")]
+    Pem(#[from] PemError),
     /// The tokens have mistakes.
     #[error(transparent)]
     Tokens(#[from] ConfigError),
@@ -178,63 +156,22 @@ fn read(settings: &ApiSettings) -> Result<(Arc<Tls>, Arc<[Token]>), CredentialsE
         Some(first) => {
             let all = authorities([writers, readers].into_iter().flatten())?;
             let verifier = WebPkiClientVerifier::builder_with_provider(all, ring::default_provider().into());
-            verifier.allow_unauthenticated().build().map_err(|error| useless(first, &error))?
+            verifier.allow_unauthenticated().build().map_err(PemError::useless(first))?
         }
         None => WebPkiClientVerifier::no_client_auth(),
     };
     let writers = writers.as_ref().map(|file| {
         let provider = ring::default_provider().into();
         let verifier = WebPkiClientVerifier::builder_with_provider(authorities([file])?, provider);
-        verifier.build().map_err(|error| useless(file, &error))
+        verifier.build().map_err(PemError::useless(file))
     });
     let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
-        .map_err(|error| useless(&settings.certificate, &error))?
+        .map_err(PemError::useless(&settings.certificate))?
         .with_client_cert_verifier(clients)
         .with_single_cert(read_certificates(&settings.certificate)?, read_key(&settings.key)?)
-        .map_err(|error| useless(&settings.certificate, &error))?;
+        .map_err(PemError::useless(&settings.certificate))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let tls = Tls { config: config.into(), writers: writers.transpose()? };
     Ok((tls.into(), tokens.into()))
-}
-
-/// The authorities of several PEM files together.
-pub(crate) fn authorities<'f>(
-    files: impl IntoIterator<Item = &'f PathBuf>,
-) -> Result<Arc<RootCertStore>, CredentialsError> {
-    let mut store = RootCertStore::empty();
-    for file in files {
-        for certificate in read_certificates(file)? {
-            store.add(certificate).map_err(|error| useless(file, &error))?;
-        }
-    }
-    Ok(store.into())
-}
-
-/// The certificates of a PEM file; at least one.
-pub(crate) fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = read.map_err(|error| pem_error(file, "certificate", error))?;
-    if certificates.is_empty() {
-        return Err(CredentialsError::Without { file: file.to_owned(), what: "certificate" });
-    }
-    Ok(certificates)
-}
-
-/// The private key of a PEM file.
-pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CredentialsError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| pem_error(file, "private key", error))
-}
-
-fn pem_error(file: &Path, what: &'static str, error: pem::Error) -> CredentialsError {
-    let file = file.to_owned();
-    match error {
-        pem::Error::Io(source) => CredentialsError::Unreadable { file, source },
-        // The others quote lines of the file.
-        _ => CredentialsError::Without { file, what },
-    }
-}
-
-fn useless(file: &Path, error: &dyn std::fmt::Display) -> CredentialsError {
-    CredentialsError::Useless { file: file.to_owned(), reason: error.to_string() }
 }

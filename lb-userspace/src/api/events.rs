@@ -4,10 +4,9 @@ use std::convert::Infallible;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Query, State};
 use axum::http::header::UPGRADE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -20,6 +19,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::openapi::Refusals;
+use super::problem::Parameters;
 use crate::journal::{End, Follower};
 use crate::view::{Event, EventKind, EventsQuery, Problem};
 
@@ -49,11 +49,9 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 async fn follow(
     State(control): State<Shared>,
     headers: HeaderMap,
-    query: Result<Query<EventsQuery>, QueryRejection>,
+    Parameters(EventsQuery { after }): Parameters<EventsQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let refused = |status, text: String| Problem::new(status, text);
-    let Query(EventsQuery { after }) = query.map_err(|error| refused(error.status(), error.body_text()))?;
     let after = match headers.get("last-event-id") {
         Some(id) => Some(String::from_utf8_lossy(id.as_bytes()).into_owned()),
         None => after,
@@ -62,12 +60,12 @@ async fn follow(
         Problem::bad_request(format!("{:?} is no id of an event", after.unwrap_or_default()))
     })?;
     let place = PLACES.try_acquire().map_err(|_| {
-        refused(StatusCode::SERVICE_UNAVAILABLE, format!("{MOST} clients follow the events already"))
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{MOST} clients follow the events already"))
     })?;
     if !headers.contains_key(UPGRADE) {
         return Ok(server_sent(follower, place));
     }
-    let upgrade = upgrade.map_err(|error| refused(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let upgrade = upgrade.map_err(|error| Problem::bad_request(error.body_text()))?;
     Ok(upgrade.on_upgrade(move |socket| async move {
         converse(socket, follower).await;
         drop(place);

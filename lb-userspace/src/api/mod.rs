@@ -32,7 +32,6 @@ use utoipa_axum::router::OpenApiRouter;
 pub(crate) use self::connections::serve_http;
 pub use self::control::{Control, Shared};
 pub use self::credentials::CredentialsError;
-pub(crate) use self::credentials::{authorities, read_certificates, read_key};
 pub(crate) use self::gate::PRODUCT;
 pub(crate) use self::limits::{MOST_SOURCES, USUAL_SOURCES};
 pub use self::network::{Network, NetworkError};

@@ -35,9 +35,6 @@ use crate::suggestion::Quantile;
         shortened where that is unambiguous: lb ba li web"
 )]
 pub struct Args {
-    /// Which daemon.
-    #[command(flatten)]
-    pub daemon: DaemonArgs,
     /// The form of the answer
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
     pub output: Output,
@@ -45,6 +42,10 @@ pub struct Args {
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "2s", value_name = "DURATION",
         value_parser = parse_period)]
     pub watch: Option<Duration>,
+    /// Which daemon.
+    // The last of the options: clap goes on with the heading that its own end with.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -56,40 +57,29 @@ pub struct DaemonArgs {
     /// The daemon's socket; for `run` it takes precedence over the file's [default: /run/lb/lb.sock]
     #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH", conflicts_with = "url")]
     pub socket: Option<PathBuf>,
+    /// One that is reached over the network.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}
+
+/// A daemon that is reached over the network, and what it is convinced with.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "A daemon elsewhere")]
+pub struct RemoteArgs {
     /// A daemon elsewhere, as its [daemon.api] says: https://HOST:PORT
-    #[arg(long, global = true, env = "LB_URL", value_name = "URL", help_heading = "A daemon elsewhere")]
+    #[arg(long, global = true, env = "LB_URL", value_name = "URL")]
     pub url: Option<String>,
     /// The token for --url, alone in a file
-    #[arg(
-        long,
-        global = true,
-        env = "LB_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "A daemon elsewhere"
-    )]
+    #[arg(long, global = true, env = "LB_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// The authorities to trust with --url, as PEM [default: those that the host trusts]
-    #[arg(long, global = true, env = "LB_CA", value_name = "FILE", help_heading = "A daemon elsewhere")]
+    #[arg(long, global = true, env = "LB_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// A client's certificate for --url, as PEM
-    #[arg(
-        long,
-        global = true,
-        env = "LB_CERTIFICATE",
-        value_name = "FILE",
-        help_heading = "A daemon elsewhere",
-        requires = "key"
-    )]
+    #[arg(long, global = true, env = "LB_CERTIFICATE", value_name = "FILE", requires = "key")]
     pub certificate: Option<PathBuf>,
     /// The private key of --certificate, as PEM
-    #[arg(
-        long,
-        global = true,
-        env = "LB_KEY",
-        value_name = "FILE",
-        help_heading = "A daemon elsewhere",
-        requires = "certificate"
-    )]
+    #[arg(long, global = true, env = "LB_KEY", value_name = "FILE", requires = "certificate")]
     pub key: Option<PathBuf>,
 }
 

@@ -27,7 +27,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 pub use self::args::{
-    Args, BackendArgs, BackendCommand, Command, DaemonArgs, DecapArgs, LimitArgs, LimitCommand,
+    Args, BackendArgs, BackendCommand, Command, DaemonArgs, DecapArgs, LimitArgs, LimitCommand, RemoteArgs,
 };
 pub use self::config::ConfigCommand;
 pub use self::lists::ListCommand;
@@ -174,7 +174,8 @@ fn backend(command: &BackendCommand, client: &Client, screen: &mut Screen<'_>) -
 
 impl DaemonArgs {
     fn client(self) -> Result<Client, Failure> {
-        let Self { socket, url, token_file: token, ca: authorities, certificate, key } = self;
+        let Self { socket, remote } = self;
+        let RemoteArgs { url, token_file: token, ca: authorities, certificate, key } = remote;
         let Some(url) = url else {
             return Ok(Client::new(socket.unwrap_or_else(|| DEFAULT_SOCKET.into())));
         };
@@ -209,19 +210,17 @@ async fn drained(
         }
         let services = client.services().await?;
         let service = services.iter().find(|one| one.name == service).ok_or_else(|| gone("was removed"))?;
-        let has_flows = match backend.drain_seconds_left {
-            Some(left) if service.backends_serving == 0 => left > 0,
-            // Its slots stay its own, settled, for as long as there is nobody to take them.
-            None if service.backends_serving == 0 => {
-                let advice = "with --timeout it can be waited for";
-                let sentence = format!(
-                    "no other backend takes new flows, so nobody can tell when those of {address} have ended; {advice}"
-                );
-                return Err(Failure::new(Exit::Negative, sentence));
-            }
-            left => left != Some(0) && (backend.effective_weight > Weight(0) || service.slots.moving > 0),
-        };
-        if !has_flows {
+        // The last backend's slots stay its own, settled, for as long as there is nobody to take them.
+        let is_last = service.backends_serving == 0;
+        if is_last && backend.drain_seconds_left.is_none() {
+            let sentence = format!(
+                "no other backend takes new flows, so nobody can tell when those of {address} have ended; with --timeout it \
+                 can be waited for"
+            );
+            return Err(Failure::new(Exit::Negative, sentence));
+        }
+        let is_quiet = !is_last && backend.effective_weight == Weight(0) && service.slots.moving == 0;
+        if is_quiet || backend.drain_seconds_left == Some(0) {
             screen.say(&format!("backend {address} is drained"));
             return Ok(());
         }

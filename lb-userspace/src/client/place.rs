@@ -14,7 +14,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::api::{CredentialsError, authorities, read_certificates, read_key};
+use crate::pem::{PemError, authorities, read_certificates, read_key};
 
 /// The authorities that a Debian host trusts (package ca-certificates).
 const HOST_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -71,9 +71,9 @@ pub enum RemoteError {
         /// What was given.
         url: String,
     },
-    /// A file of PEM cannot be used. Its message names the section of the daemon, which this is not.
-    #[error("{}", .0.to_string().split("; [daemon.api]").next().unwrap_or_default())]
-    File(#[from] CredentialsError),
+    /// A file of PEM cannot be used.
+    #[error(transparent)]
+    File(#[from] PemError),
     /// There is no token in the file.
     #[error("the token file {} {reason}", file.display())]
     Token {

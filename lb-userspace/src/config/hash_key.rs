@@ -39,7 +39,8 @@ pub fn read_hash_key(file: &Path) -> Result<[u8; 16], HashKeyError> {
     decode(digits).ok_or_else(|| HashKeyError::Malformed { file: file.to_owned() })
 }
 
-fn decode(digits: &[u8]) -> Option<[u8; 16]> {
+/// Exactly `N` bytes, each of two hexadecimal digits.
+pub(super) fn decode<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let nibbles: Option<Vec<u8>> = digits.iter().map(|digit| nibble(*digit)).collect();
     let (pairs, rest) = nibbles.as_ref()?.as_chunks::<2>();
     if !rest.is_empty() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::document::{Log, Node, Section};
 use super::files::unreadable;
+use super::hash_key::decode;
 use super::{ConfigError, check_name};
 
 /// How to make a token, the end of messages about digests.
@@ -88,14 +89,8 @@ fn read_token(node: &Node<'_>) -> Option<Token> {
 }
 
 fn parse_digest(text: &str) -> Result<TokenDigest, String> {
-    let pairs = text.as_bytes().as_chunks::<2>().0.iter();
-    let byte = |pair: &[u8; 2]| {
-        let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
-        Some((high? << 4 | low?) as u8)
-    };
-    let bytes: Option<Vec<u8>> = pairs.map(byte).collect();
-    let digest = bytes.filter(|_| text.len() == 64).and_then(|bytes| bytes.try_into().ok());
-    digest.ok_or_else(|| format!("expected 64 hexadecimal digits, the SHA-256 of the token; {RECIPE}"))
+    decode(text.as_bytes())
+        .ok_or_else(|| format!("expected 64 hexadecimal digits, the SHA-256 of the token; {RECIPE}"))
 }
 
 /// The calendar is Howard Hinnant's `days_from_civil`.
