@@ -95,6 +95,25 @@ pub struct InterfaceView {
     pub answers: Vec<ReasonCount>,
 }
 
+#[cfg(test)]
+impl InterfaceView {
+    /// An interface that dropped and answered so many packets for these reasons.
+    pub(crate) fn example(name: &str, drops: &[(&str, u64)], answers: &[(&str, u64)]) -> Self {
+        let count = |(reason, packets): &(&str, u64)| ReasonCount {
+            reason: (*reason).to_owned(),
+            meaning: String::new(),
+            packets: *packets,
+        };
+        Self {
+            name: name.to_owned(),
+            mode: "native".to_owned(),
+            passes: Vec::new(),
+            drops: drops.iter().map(count).collect(),
+            answers: answers.iter().map(count).collect(),
+        }
+    }
+}
+
 /// How often one reason was the outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReasonCount {

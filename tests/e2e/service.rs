@@ -76,6 +76,8 @@ impl Manager {
 
 /// What is needed to start it again and again.
 struct Service {
+    /// In the site's directory, which goes only when nothing is mounted in it any more.
+    _bpffs: BpfFs,
     site: Site,
     lb: PathBuf,
     capabilities: Vec<String>,
@@ -135,7 +137,7 @@ fn it_runs_as_a_user_with_three_capabilities(tools: Tools) -> Result<()> {
     ensure!(names == unit("CapabilityBoundingSet")?, "more can be had than is given");
     let capabilities = names.iter().map(|name| name.trim_start_matches("CAP_").to_lowercase()).collect();
     let manager = Manager::new(&directory)?;
-    let service = Service { site, lb, capabilities, manager };
+    let service = Service { _bpffs: bpffs, site, lb, capabilities, manager };
     let mut process = service.start()?;
     let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
     for line in

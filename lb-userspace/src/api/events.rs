@@ -57,7 +57,10 @@ async fn follow(
         None => after,
     };
     let follower = control.journal().follow(after.as_deref()).ok_or_else(|| {
-        Problem::bad_request(format!("{:?} is no id of an event", after.unwrap_or_default()))
+        Problem::bad_request(format!(
+            "{:?} is no id of an event; each event has one, and 0-0 stands for what was before all that are kept",
+            after.unwrap_or_default()
+        ))
     })?;
     let place = PLACES.try_acquire().map_err(|_| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{MOST} clients follow the events already"))

@@ -1,6 +1,7 @@
 //! `lb limit`: limiters listed, shown and changed.
 
 use super::args::{LimitArgs, LimitCommand};
+use super::keys::{KeyChanges, key_changes};
 use super::{Failure, Screen, block_on, screens};
 use crate::client::{Client, ClientError};
 use crate::config::{LimitKeys, Scalar};
@@ -24,7 +25,7 @@ pub(super) fn run(command: &LimitCommand, client: &Client, screen: &mut Screen<'
             let suggestions = block_on(client.suggestions(named(service), limiter.as_deref(), *quantile))??;
             return screen.show(&suggestions, |suggestions| screens::suggestions(suggestions));
         }
-        LimitCommand::Set { limit, keys } => block_on(set(client, limit, keys))??,
+        LimitCommand::Set { limit, keys } => block_on(set(client, limit, &key_changes(keys)?))??,
         LimitCommand::Remove { limit } => block_on(client.remove_limit(owner(limit), &limit.name))??,
     };
     screen.show(&applied, screens::applied)
@@ -40,7 +41,7 @@ fn named(service: &str) -> Option<&str> {
 }
 
 /// Changes some keys of the limiter there is, or makes one of them alone.
-async fn set(client: &Client, limit: &LimitArgs, keys: &[(String, String)]) -> Result<Applied, ClientError> {
+async fn set(client: &Client, limit: &LimitArgs, keys: &KeyChanges<'_>) -> Result<Applied, ClientError> {
     let present = match client.limit(owner(limit), &limit.name).await {
         Ok(view) => view.settings,
         Err(ClientError::Problem(problem)) if problem.status == 404 => LimitKeys::new(),
@@ -49,13 +50,13 @@ async fn set(client: &Client, limit: &LimitArgs, keys: &[(String, String)]) -> R
     client.set_limit(owner(limit), &limit.name, &changed(present, keys)).await
 }
 
-fn changed(mut settings: LimitKeys, keys: &[(String, String)]) -> LimitKeys {
+fn changed(mut settings: LimitKeys, keys: &KeyChanges<'_>) -> LimitKeys {
     for (key, value) in keys {
-        if value.is_empty() {
-            settings.remove(key);
-        } else {
+        if let Some(value) = value {
             let number = value.parse().map(Scalar::Integer);
-            settings.insert(key.clone(), number.unwrap_or_else(|_| Scalar::Text(value.clone())));
+            settings.insert((*key).to_owned(), number.unwrap_or_else(|_| Scalar::Text((*value).to_owned())));
+        } else {
+            settings.remove(*key);
         }
     }
     settings
@@ -78,6 +79,6 @@ mod tests {
             ("bits".to_owned(), text("1Mbit/s")),
             ("burst".to_owned(), Scalar::Integer(400)),
         ]);
-        assert_eq!(changed(before, &keys), after);
+        assert_eq!(changed(before, &key_changes(&keys).unwrap()), after);
     }
 }

@@ -5,6 +5,7 @@ mod config;
 mod doctor;
 mod events;
 mod import;
+mod keys;
 mod limits;
 mod lists;
 mod manual;

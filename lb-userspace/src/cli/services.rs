@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::args::parse_key;
+use super::keys::{KeyChanges, key_changes};
 use super::{Failure, Screen, block_on, screens};
 use crate::client::{Client, ClientError};
 use crate::config::{ServiceKeys, render_keys};
@@ -75,20 +76,20 @@ pub(super) fn run(command: &ServiceCommand, client: &Client, screen: &mut Screen
         }
         ServiceCommand::Add { service, vip, keys } => {
             let mut all = ServiceKeys::default();
-            change(&mut all, keys);
+            change(&mut all, &key_changes(keys)?);
             for (key, value) in [("name", service), ("vip", vip)] {
                 all.0.insert(key.to_owned(), Value::String(value.clone()));
             }
             block_on(client.add_service(&all))??
         }
-        ServiceCommand::Set { service, keys } => block_on(set(client, service, keys))??,
+        ServiceCommand::Set { service, keys } => block_on(set(client, service, &key_changes(keys)?))??,
         ServiceCommand::Delete { service } => block_on(client.remove_service(service))??,
     };
     screen.show(&applied, screens::applied)
 }
 
 /// Changes some keys of the service as it is. If somebody else changes something meanwhile it begins anew.
-async fn set(client: &Client, service: &str, keys: &[(String, String)]) -> Result<Applied, ClientError> {
+async fn set(client: &Client, service: &str, keys: &KeyChanges<'_>) -> Result<Applied, ClientError> {
     let mut attempt = 1;
     loop {
         let (mut all, tag) = client.service(service).await?;
@@ -100,12 +101,11 @@ async fn set(client: &Client, service: &str, keys: &[(String, String)]) -> Resul
     }
 }
 
-fn change(all: &mut ServiceKeys, keys: &[(String, String)]) {
+fn change(all: &mut ServiceKeys, keys: &KeyChanges<'_>) {
     for (key, text) in keys {
-        if text.is_empty() {
-            all.0.remove(key);
-        } else {
-            all.0.insert(key.clone(), value(text));
+        match text {
+            Some(text) => drop(all.0.insert((*key).to_owned(), value(text))),
+            None => drop(all.0.remove(*key)),
         }
     }
 }
@@ -148,7 +148,7 @@ mod tests {
         let mut all: ServiceKeys =
             serde_json::from_value(json!({"name": "web", "mode": "ipip", "slow_start": "5s"})).unwrap();
         let keys = [("mode", "gue"), ("slow_start", ""), ("gue_port", "6081")];
-        change(&mut all, &keys.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        change(&mut all, &key_changes(&keys.map(|(key, value)| (key.to_owned(), value.to_owned()))).unwrap());
         assert_eq!(Value::Object(all.0), json!({"name": "web", "mode": "gue", "gue_port": 6081}));
     }
 }

@@ -101,21 +101,9 @@ fn increase<K: Ord + Clone>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::ReasonCount;
 
     fn interface(name: &str, drops: &[(&str, u64)]) -> InterfaceView {
-        let count = |(reason, packets): &(&str, u64)| ReasonCount {
-            reason: (*reason).to_owned(),
-            meaning: String::new(),
-            packets: *packets,
-        };
-        InterfaceView {
-            name: name.to_owned(),
-            mode: "native".to_owned(),
-            passes: Vec::new(),
-            drops: drops.iter().map(count).collect(),
-            answers: Vec::new(),
-        }
+        InterfaceView::example(name, drops, &[])
     }
 
     #[tokio::test]

@@ -35,7 +35,8 @@ async fn a_client_follows_and_resumes() {
     assert_eq!((last.kind, last.text.as_str()), (EventKind::Gap, "the daemon is shutting down"));
     assert_eq!(events.next().await, None);
     let ClientError::Problem(problem) = client.events(Some("7")).await.unwrap_err() else { panic!() };
-    assert_eq!((problem.status, problem.detail.as_str()), (400, "\"7\" is no id of an event"));
+    let expected = "\"7\" is no id of an event; each event has one, and 0-0 stands for what was before all that are kept";
+    assert_eq!((problem.status, problem.detail.as_str()), (400, expected));
 }
 
 #[tokio::test]

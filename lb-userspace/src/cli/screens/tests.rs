@@ -41,18 +41,7 @@ fn backend(address: &str, state: BackendState, health: HealthState, effective: u
 }
 
 fn interface(name: &str, drops: &[(&str, u64)]) -> InterfaceView {
-    let count = |(reason, packets): &(&str, u64)| ReasonCount {
-        reason: (*reason).to_owned(),
-        meaning: String::new(),
-        packets: *packets,
-    };
-    InterfaceView {
-        name: name.to_owned(),
-        mode: "native".to_owned(),
-        passes: Vec::new(),
-        drops: drops.iter().map(count).collect(),
-        answers: [("echo", 1_500)].iter().map(count).collect(),
-    }
+    InterfaceView::example(name, drops, &[("echo", 1_500)])
 }
 
 #[test]
