@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::StringRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::openapi::Refusals;
-use super::problem::{Body, Parameters};
+use super::problem::{Body, BodyLimit, Parameters};
 use super::{Answer, Guarded, Shared};
 use crate::view::{ApplyQuery, ConfigApplied, ConfigDiff, GenerationView, Problem, Rollback};
 
@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(history))
         .routes(routes!(roll_back))
         .routes(routes!(confirm))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(BodyLimit::layer(BODY_LIMIT))
 }
 
 /// The configuration that is in force, as one file.
@@ -125,7 +125,9 @@ impl<S: Send + Sync> FromRequest<S> for Text {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let limit = BodyLimit::of(&request);
         let text = String::from_request(request, state).await;
-        text.map(Self).map_err(|error: StringRejection| Problem::new(error.status(), error.body_text()))
+        text.map(Self)
+            .map_err(|error: StringRejection| BodyLimit::refusal(limit, error.status(), error.body_text()))
     }
 }

@@ -1,7 +1,7 @@
 //! `/v1/deny` and `/v1/allow`: one list each.
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::openapi::Refusals;
-use super::problem::{Body, nothing_at};
+use super::problem::{Body, BodyLimit, nothing_at};
 use super::{Answer, Guarded, Shared};
 use crate::controller::{ListAction, ListChange};
 use crate::model::{ListName, PrefixError};
@@ -19,7 +19,7 @@ use crate::view::{Applied, PrefixList, Problem};
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(show, add, replace, remove)).layer(DefaultBodyLimit::max(BODY_LIMIT))
+    OpenApiRouter::new().routes(routes!(show, add, replace, remove)).layer(BodyLimit::layer(BODY_LIMIT))
 }
 
 /// One of the lists.

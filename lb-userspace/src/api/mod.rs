@@ -24,7 +24,6 @@ mod socket;
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::{Json, Router};
 use utoipa_axum::router::OpenApiRouter;
@@ -40,7 +39,7 @@ pub use self::socket::{ApiSocket, BindError, SocketGuard, bind};
 use self::credentials::Credentials;
 use self::gate::{Gate, accompany};
 use self::guarded::{Guarded, tell_generation};
-use self::problem::{unknown_path, wrong_method};
+use self::problem::{BodyLimit, unknown_path, wrong_method};
 use crate::controller::Change;
 use crate::model::Endpoint;
 use crate::view::{Applied, Problem};
@@ -66,7 +65,7 @@ fn router(control: Shared, credentials: Option<Arc<Credentials>>) -> Router {
         .layer(from_fn_with_state(Shared::clone(&control), tell_generation))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(BodyLimit::layer(BODY_LIMIT))
         .layer(from_fn_with_state(Gate::new(credentials), accompany))
         .with_state(control)
 }

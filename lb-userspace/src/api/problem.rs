@@ -1,14 +1,14 @@
 //! Answers that are no success, as `application/problem+json` (RFC 9457), also for requests no handler has
 //! seen.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -51,6 +51,33 @@ impl From<ChangeError> for Problem {
     }
 }
 
+/// How many bytes a body may have, known to those who read it.
+#[derive(Clone, Copy)]
+pub(super) struct BodyLimit(usize);
+
+impl BodyLimit {
+    /// What keeps larger bodies from handlers.
+    pub(super) fn layer(bytes: usize) -> (DefaultBodyLimit, Extension<Self>) {
+        (DefaultBodyLimit::max(bytes), Extension(Self(bytes)))
+    }
+
+    /// The bound of a request's body.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        request.extensions().get().copied()
+    }
+
+    /// The problem of a body that could not be read: a sender who is told the bound can keep to it.
+    pub(super) fn refusal(limit: Option<Self>, status: StatusCode, words: String) -> Problem {
+        match limit {
+            Some(Self(bytes)) if status == StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+                status,
+                format!("the body is larger than {bytes} bytes, which is the most for this path"),
+            ),
+            _ => Problem::new(status, words),
+        }
+    }
+}
+
 /// A JSON object. What is malformed is a 400, whether its syntax or its fields: the caller mends both the same way.
 pub(super) struct Body<T>(pub(super) T);
 
@@ -58,9 +85,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let limit = BodyLimit::of(&request);
         let body = Json::from_request(request, state).await;
-        let Json(value) =
-            body.map_err(|error: JsonRejection| Problem::new(error.status(), error.body_text()))?;
+        let Json(value) = body
+            .map_err(|error: JsonRejection| BodyLimit::refusal(limit, error.status(), error.body_text()))?;
         object(value).map(Self)
     }
 }
@@ -72,8 +100,9 @@ impl<S: Send + Sync, T: Default + DeserializeOwned> FromRequest<S> for OptionalB
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let limit = BodyLimit::of(&request);
         let bytes = Bytes::from_request(request, state).await;
-        let bytes = bytes.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+        let bytes = bytes.map_err(|error| BodyLimit::refusal(limit, error.status(), error.body_text()))?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }

@@ -1,14 +1,14 @@
 //! `/v1/status` and `/v1/services`: what there is, how it is, and what it is to be.
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::backends::OfService;
 use super::openapi::Refusals;
-use super::problem::{Body, Place};
+use super::problem::{Body, BodyLimit, Place};
 use super::{Answer, Guarded, Shared, apply};
 use crate::config::{ServiceKeys, read_service, service_keys};
 use crate::controller::Change;
@@ -23,7 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(status))
         .routes(routes!(services, add))
         .routes(routes!(show, set, remove))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(BodyLimit::layer(BODY_LIMIT))
 }
 
 /// The daemon as a whole.

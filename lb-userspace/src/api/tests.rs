@@ -265,7 +265,7 @@ async fn requests_that_no_handler_sees_are_problems_too() {
         ("DELETE", "/v1/deny", json, "{}", 400, "missing field `prefixes`"),
         ("PATCH", "/v1/deny", json, "", 405, "/v1/deny does not take PATCH"),
         ("POST", backends, "text/plain", valid, 415, "application/json"),
-        ("POST", backends, json, &large, 413, "length limit exceeded"),
+        ("POST", backends, json, &large, 413, "the body is larger than 65536 bytes"),
         ("GET", "/v1/services/%ff/backends", json, "", 400, "UTF-8"),
         ("PATCH", "/v1/services/web/backends/10.0.1.1:80", json, "{}", 400, "missing field `weight`"),
         ("PATCH", "/v1/services/web/backends/x", json, "{\"weight\":1}", 400, "there is no port"),
