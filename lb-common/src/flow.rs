@@ -162,6 +162,12 @@ impl Detail {
         Self(word)
     }
 
+    /// The word to put into the table.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
     #[inline(always)]
     const fn new(hash: u64, index: u32) -> Self {
         Self((index as u64) << 32 | hash & 0xffff_ffff)
@@ -171,6 +177,12 @@ impl Detail {
     #[inline(always)]
     pub const fn index(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+
+    /// The hash of its flow, of which `entry` is the other word.
+    #[inline(always)]
+    pub const fn hash(self, entry: Entry) -> u64 {
+        entry.0 >> 32 << 32 | self.0 & 0xffff_ffff
     }
 
     #[inline(always)]

@@ -21,6 +21,7 @@ pub mod ipvs;
 pub mod journal;
 pub mod metrics;
 pub mod model;
+mod names;
 pub mod neighbors;
 pub mod pem;
 pub mod placement;

@@ -3,8 +3,11 @@
 mod backends;
 mod config;
 mod events;
+mod flows;
+mod health;
 mod limited;
 mod lists;
+mod stats;
 mod suggestion;
 mod xdp;
 
@@ -23,8 +26,13 @@ pub use self::config::{
     ApplyQuery, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, PlanView, Rollback,
 };
 pub use self::events::{Event, EventKind, EventsQuery};
+pub use self::flows::{
+    BackendSlots, FlowCount, FlowLookup, FlowName, FlowPage, FlowStage, FlowView, ServiceSlots,
+};
+pub use self::health::CheckView;
 pub use self::limited::{LimitedSource, LimitedView, SamplesView};
 pub use self::lists::{ListsView, PrefixList};
+pub use self::stats::Stats;
 pub use self::suggestion::{Busiest, Suggestion};
 pub use self::xdp::{XdpInterface, XdpStatus};
 

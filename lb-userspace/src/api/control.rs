@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::controller::{Change, ChangeError, ControllerGone, Handle, ListChange, SuggestionQuery};
+use crate::controller::{Change, ChangeError, ControllerGone, FlowsQuery, Handle, ListChange, SuggestionQuery};
 use crate::journal::Journal;
 use crate::model::{ListName, Service};
 use crate::view::{
-    Applied, BackendView, ConfigApplied, ConfigDiff, GenerationView, InterfaceView, LimitView, LimitedView,
-    PrefixList, Status, Suggestion,
+    Applied, BackendView, CheckView, ConfigApplied, ConfigDiff, FlowCount, FlowLookup, FlowName, FlowPage,
+    GenerationView, InterfaceView, LimitView, LimitedView, PlanView, PrefixList, ServiceSlots, Status,
+    Suggestion,
 };
 
 /// What every handler has at hand.
@@ -39,6 +40,18 @@ pub trait Control: Send + Sync + 'static {
     async fn suggestions(&self, query: SuggestionQuery) -> Result<Vec<Suggestion>, ChangeError>;
     /// Who is over the limits that packets of one service meet, or over any: the first `most` sources.
     async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError>;
+    /// A part of the flows that are remembered.
+    async fn flows(&self, query: FlowsQuery) -> Result<FlowPage, ChangeError>;
+    /// How many flows are remembered of each backend of a service, or of all.
+    async fn count_flows(&self, service: Option<&str>) -> Result<Vec<FlowCount>, ChangeError>;
+    /// Where a flow's packets go.
+    async fn lookup(&self, flow: FlowName) -> Result<FlowLookup, ChangeError>;
+    /// Who owns the slots of a service.
+    async fn slots(&self, service: &str) -> Result<ServiceSlots, ChangeError>;
+    /// The health checks of a service, or all there are.
+    async fn checks(&self, service: Option<&str>) -> Result<Vec<CheckView>, ChangeError>;
+    /// What a change would cost, which is not made.
+    async fn weigh(&self, change: Change) -> Result<PlanView, ChangeError>;
     /// Applies a change whole, or refuses it whole.
     async fn change(&self, change: Change) -> Result<Applied, ChangeError>;
     /// The prefixes on a list.
@@ -103,6 +116,30 @@ impl Control for Handle {
 
     async fn limited(&self, service: Option<&str>, most: usize) -> Result<LimitedView, ChangeError> {
         Self::limited(self, service, most).await
+    }
+
+    async fn flows(&self, query: FlowsQuery) -> Result<FlowPage, ChangeError> {
+        Self::flows(self, query).await
+    }
+
+    async fn count_flows(&self, service: Option<&str>) -> Result<Vec<FlowCount>, ChangeError> {
+        Self::count_flows(self, service).await
+    }
+
+    async fn lookup(&self, flow: FlowName) -> Result<FlowLookup, ChangeError> {
+        Self::lookup(self, flow).await
+    }
+
+    async fn slots(&self, service: &str) -> Result<ServiceSlots, ChangeError> {
+        Self::slots(self, service).await
+    }
+
+    async fn checks(&self, service: Option<&str>) -> Result<Vec<CheckView>, ChangeError> {
+        Self::checks(self, service).await
+    }
+
+    async fn weigh(&self, change: Change) -> Result<PlanView, ChangeError> {
+        Self::weigh(self, change).await
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

@@ -11,11 +11,12 @@ use tokio::task::JoinHandle;
 
 use super::{Control, Shared, bind, serve};
 use crate::config::{limit_keys, packets_per_source, read_service};
-use crate::controller::{Change, ChangeError, ControllerGone, ListChange, SuggestionQuery};
+use crate::controller::{Change, ChangeError, ControllerGone, FlowsQuery, ListChange, SuggestionQuery};
 use crate::journal::Journal;
 use crate::model::{Action, AdminState, Limit, ListName, Service};
 use crate::view::{
-    Applied, BackendView, Busiest, ConfigApplied, ConfigDiff, ConfigStatus, FlowsView, GenerationView,
+    Applied, BackendSlots, BackendView, Busiest, CheckView, ConfigApplied, ConfigDiff, ConfigStatus, FlowCount,
+    FlowLookup, FlowName, FlowPage, FlowStage, FlowView, FlowsView, GenerationView, HealthState, ServiceSlots,
     InterfaceView, LimitView, LimitedSource, LimitedView, ListsView, PlanView, PrefixList, SamplesView,
     Status, Suggestion,
 };
@@ -152,6 +153,76 @@ impl Control for Double {
             sources_total: 2,
             sources: sources.into_iter().take(most).collect(),
         })
+    }
+
+    /// One flow for each place.
+    async fn flows(&self, query: FlowsQuery) -> Result<FlowPage, ChangeError> {
+        query.service.as_deref().map_or(Ok(()), check_service)?;
+        let end = (query.from + query.most as u64).min(3);
+        let flow = |place: u64| FlowView {
+            hash: format!("{place:016x}"),
+            service: "web".to_owned(),
+            slot: 7,
+            backend: Some("10.0.1.1:80".to_owned()),
+            stage: FlowStage::Confirmed,
+            idle_seconds: place,
+        };
+        Ok(FlowPage { flows: (query.from..end).map(flow).collect(), next: Some(end).filter(|end| *end < 3) })
+    }
+
+    async fn count_flows(&self, service: Option<&str>) -> Result<Vec<FlowCount>, ChangeError> {
+        service.map_or(Ok(()), check_service)?;
+        let backend = Some("10.0.1.1:80".to_owned());
+        Ok(vec![FlowCount { service: "web".to_owned(), backend, fresh: 1, confirmed: 2 }])
+    }
+
+    async fn lookup(&self, flow: FlowName) -> Result<FlowLookup, ChangeError> {
+        if flow.vip.port() != 80 {
+            return Err(ChangeError::NotFound(format!("no service takes packets for {}", flow.vip)));
+        }
+        Ok(FlowLookup {
+            service: "web".to_owned(),
+            hash: "00000000deadbeef".to_owned(),
+            slot: Some(7),
+            moving: false,
+            backend: Some("10.0.1.1:80".to_owned()),
+            opens_at: Some("10.0.1.1:80".to_owned()),
+            remembered: None,
+            reason: "its slot is settled".to_owned(),
+        })
+    }
+
+    async fn slots(&self, service: &str) -> Result<ServiceSlots, ChangeError> {
+        check_service(service)?;
+        let one = BackendSlots {
+            address: "10.0.1.1:80".to_owned(),
+            owned: 251,
+            share: 1.0,
+            wanted_share: 1.0,
+            arriving: 2,
+            leaving: 0,
+        };
+        Ok(ServiceSlots { table_size: 251, settled: 249, moving: 2, backends: vec![one] })
+    }
+
+    async fn checks(&self, service: Option<&str>) -> Result<Vec<CheckView>, ChangeError> {
+        service.map_or(Ok(()), check_service)?;
+        Ok(vec![CheckView {
+            service: "web".to_owned(),
+            backend: "10.0.1.1:80".to_owned(),
+            target: "10.0.1.1:8080".to_owned(),
+            health: HealthState::Down,
+            since_seconds: Some(3),
+            interval_ms: 1_000,
+            rise: 2,
+            fall: 3,
+            last_check: "connection refused".to_owned(),
+        }])
+    }
+
+    async fn weigh(&self, change: Change) -> Result<PlanView, ChangeError> {
+        change.service().map_or(Ok(()), check_service)?;
+        Ok(PlanView { tables: 1, slots_moved: 48, slots_least: 39, slots_total: 1_000, flows: 0 })
     }
 
     async fn change(&self, change: Change) -> Result<Applied, ChangeError> {

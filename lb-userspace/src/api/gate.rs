@@ -42,6 +42,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Asks nothing of the daemon's state but reads it, though it is no GET: the text that is compared is too long for an address.
 const READING_POST: &str = "/v1/config/diff";
+/// As [`READING_POST`]: the end of such paths below a service.
+const READING_POST_OF_SERVICE: &str = "disruption";
 
 /// What all requests share.
 #[derive(Debug)]
@@ -159,7 +161,11 @@ async fn admit(gate: &Gate, request: &mut Request, peer: Option<Peer>) -> Result
 }
 
 fn is_reading(method: &Method, path: &str) -> bool {
-    method.is_safe() || (method == Method::POST && path == READING_POST)
+    let of_service = || {
+        let below = path.strip_prefix("/v1/services/").and_then(|below| below.split_once('/'));
+        below.is_some_and(|(_, end)| end == READING_POST_OF_SERVICE)
+    };
+    method.is_safe() || (method == Method::POST && (path == READING_POST || of_service()))
 }
 
 /// RFC 9110, section 11.6.1.

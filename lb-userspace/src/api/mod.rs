@@ -10,12 +10,14 @@ mod credentials;
 #[cfg(test)]
 pub(crate) mod double;
 mod events;
+mod flows;
 mod gate;
 mod guarded;
 mod limits;
 mod lists;
 mod network;
 mod openapi;
+mod pages;
 mod problem;
 mod roles;
 mod services;
@@ -60,6 +62,7 @@ fn router(control: Shared, credentials: Option<Arc<Credentials>>) -> Router {
         .merge(limits::routes())
         .merge(config::routes())
         .merge(lists::routes())
+        .merge(flows::routes())
         .merge(events::routes());
     openapi::describe(routes)
         .layer(from_fn_with_state(Shared::clone(&control), tell_generation))

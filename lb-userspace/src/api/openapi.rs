@@ -1,9 +1,11 @@
 //! What the API says of itself: `OpenAPI` 3.1, made from the handlers that answer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::{
@@ -13,6 +15,7 @@ use utoipa::openapi::{
 use utoipa::{IntoResponses, PartialSchema as _, ToSchema as _};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::pages::{Shapes, cut_to_measure};
 use super::{PROBLEM, Shared};
 use crate::view::Problem;
 
@@ -37,7 +40,10 @@ pub(super) fn document() -> OpenApi {
 pub(super) fn describe(routes: OpenApiRouter<Shared>) -> axum::Router<Shared> {
     let (described, mut document) = routes.split_for_parts();
     document.paths.paths.values_mut().for_each(guard);
-    described.route(PATH, get(async move || Json(document.clone())))
+    let shapes = Arc::new(Shapes::describe(&mut document));
+    described
+        .layer(from_fn_with_state(shapes, cut_to_measure))
+        .route(PATH, get(async move || Json(document.clone())))
 }
 
 /// Every change takes the generation that it is for.

@@ -1,6 +1,8 @@
 //! Answers that are no success, as `application/problem+json` (RFC 9457), also for requests no handler has
 //! seen.
 
+use std::fmt;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request};
@@ -19,6 +21,11 @@ impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Problem").to_owned();
         Self { title, status: status.as_u16(), detail: detail.into() }
+    }
+
+    /// A mistake of the daemon's own.
+    pub(super) fn internal(error: impl fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be made: {error}"))
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {

@@ -2,25 +2,29 @@
 
 use axum::Json;
 use axum::extract::State;
+use serde::Deserialize;
 use serde_json::Value;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::backends::OfService;
 use super::openapi::Refusals;
-use super::problem::{Body, BodyLimit, Place};
+use super::problem::{Body, BodyLimit, Parameters, Place};
 use super::{Answer, Guarded, Shared, apply};
 use crate::config::{ServiceKeys, read_service, service_keys};
 use crate::controller::Change;
 use crate::model::Service;
-use crate::view::{Applied, Problem, ServiceView, Status};
+use crate::view::{Applied, CheckView, Problem, ServiceView, Stats, Status};
 
 /// As many backends as a service can have.
-const BODY_LIMIT: usize = 8 * 1024 * 1024;
+pub(super) const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(status))
+        .routes(routes!(stats))
+        .routes(routes!(health))
         .routes(routes!(services, add))
         .routes(routes!(show, set, remove))
         .layer(BodyLimit::layer(BODY_LIMIT))
@@ -30,6 +34,33 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/v1/status", tag = "status", responses((status = OK, body = Status), Refusals))]
 async fn status(State(control): State<Shared>) -> Answer<Status> {
     Ok(Json(control.status().await?))
+}
+
+/// What was counted, all services and interfaces together.
+#[utoipa::path(get, path = "/v1/stats", tag = "status", responses((status = OK, body = Stats), Refusals))]
+async fn stats(State(control): State<Shared>) -> Answer<Stats> {
+    Ok(Json(Stats::from(&control.status().await?)))
+}
+
+/// One service, or all.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfOneService {
+    /// Only of this service.
+    pub(super) service: Option<String>,
+}
+
+/// The health checks there are, and how the last ones ended.
+#[utoipa::path(
+    get, path = "/v1/health", tag = "health", params(OfOneService),
+    responses((status = OK, body = [CheckView]), Refusals)
+)]
+async fn health(
+    State(control): State<Shared>,
+    Parameters(OfOneService { service }): Parameters<OfOneService>,
+) -> Answer<Vec<CheckView>> {
+    Ok(Json(control.checks(service.as_deref()).await?))
 }
 
 /// Every service.
@@ -80,6 +111,6 @@ async fn remove(Guarded(control): Guarded, Place(service): Place<String>) -> Ans
     apply(&control, Change::RemoveService { service }).await
 }
 
-fn read(keys: &ServiceKeys) -> Result<Service, Problem> {
+pub(super) fn read(keys: &ServiceKeys) -> Result<Service, Problem> {
     read_service(keys).map_err(|sentences| Problem::bad_request(sentences.join("; ")))
 }

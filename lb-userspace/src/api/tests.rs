@@ -229,7 +229,7 @@ async fn requests_that_no_handler_sees_are_problems_too() {
         ("GET", "/v1/limited?count=0", json, "", 400, "count: 0 is not from 1 to 1024"),
         ("GET", "/v1/limited?count=1025", json, "", 400, "count: 1025 is not from 1 to 1024"),
         ("GET", "/v1/limited?count=x", json, "", 400, "invalid digit"),
-        ("GET", "/v1/limited?limit=5", json, "", 400, "unknown field `limit`"),
+        ("GET", "/v1/limited?limit=5", json, "", 400, "there is no parameter \"limit\"; there are: service, count, fields"),
         ("GET", "/v1/limited?service=a%2Fb", json, "", 404, "there is no service \"a/b\""),
         ("POST", "/v1/limited", json, "", 405, "/v1/limited does not take POST"),
         ("GET", "/v2", json, "", 404, "there is nothing at /v2; /v1/openapi.json tells what there is"),
@@ -277,7 +277,7 @@ async fn requests_that_no_handler_sees_are_problems_too() {
             400,
             "quantile: \"0\" is not a percentage",
         ),
-        ("GET", "/v1/suggestions?quantil=99", json, "", 400, "unknown field `quantil`"),
+        ("GET", "/v1/suggestions?quantil=99", json, "", 400, "there is no parameter \"quantil\"; did you mean quantile?"),
         ("DELETE", "/v1/services/web/backends/x", json, "", 400, "backend address \"x\": there is no port"),
     ];
     for (method, path, kind, body, status, words) in cases {
@@ -338,4 +338,77 @@ async fn a_change_may_be_for_one_generation_only() {
         assert!(problem.is_none_or(|problem| problem.detail.starts_with(words)), "{tag}");
     }
     assert_eq!(daemon.double.changes.lock().unwrap().len(), 2);
+}
+
+/// What a GET is answered with: its body, and where the next page is.
+async fn get(daemon: &Daemon, path: &str) -> Result<(serde_json::Value, Option<String>), String> {
+    let stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(path).header("host", "lb").body(RawBody::empty()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let (status, link) = (response.status(), response.headers().get("link").cloned());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    if !status.is_success() {
+        return Err(body["detail"].as_str().unwrap().to_owned());
+    }
+    Ok((body, link.map(|link| link.to_str().unwrap().to_owned())))
+}
+
+#[tokio::test]
+async fn answers_are_cut_to_measure() {
+    let daemon = Daemon::start();
+    let one = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let (answer, link) = get(&daemon, "/v1/limits?fields=name,over").await.unwrap();
+    assert_eq!((answer, link), (one(r#"[{"name": "source-packets", "over": 5}]"#), None));
+    let (answer, _) = get(&daemon, "/v1/status?fields=limiter_samples").await.unwrap();
+    assert_eq!(answer, one(r#"{"limiter_samples": {"told": 40, "lost": 2}}"#));
+    // The name of a service's key can be any.
+    let (answer, _) = get(&daemon, "/v1/services/web?fields=vip,unheard").await.unwrap();
+    assert_eq!(answer, one(r#"{"vip": "192.0.2.10:80"}"#));
+    // Also of lists in an object.
+    let (answer, link) = get(&daemon, "/v1/deny?limit=1&offset=1").await.unwrap();
+    assert_eq!((answer, link), (one(r#"{"prefixes": []}"#), None));
+    // Parameters of the handler's stay.
+    let (answer, _) = get(&daemon, "/v1/limited?count=1&fields=sources_total").await.unwrap();
+    assert_eq!(answer, one(r#"{"sources_total": 2}"#));
+}
+
+#[tokio::test]
+async fn pages_lead_to_the_next() {
+    let daemon = Daemon::start();
+    let (answer, link) = get(&daemon, "/v1/config/history?limit=1&fields=generation").await.unwrap();
+    assert_eq!(answer.as_array().unwrap().len(), 1);
+    assert_eq!(link.unwrap(), "<?fields=generation&limit=1&offset=1>; rel=\"next\"");
+    let (answer, link) =
+        get(&daemon, "/v1/config/history?fields=generation&limit=1&offset=1").await.unwrap();
+    assert_eq!((answer.as_array().unwrap().len(), link), (1, None));
+    // The flow table makes its pages itself.
+    let (answer, link) = get(&daemon, "/v1/flows?service=web&limit=2&fields=slot").await.unwrap();
+    assert_eq!(answer, serde_json::json!([{"slot": 7}, {"slot": 7}]));
+    assert_eq!(link.unwrap(), "<?service=web&limit=2&offset=2>; rel=\"next\"");
+}
+
+#[tokio::test]
+async fn what_cannot_be_cut_is_refused() {
+    let daemon = Daemon::start();
+    for (path, sentence) in [
+        ("/v1/limits?fields=nmae", "fields: there is no field \"nmae\"; did you mean name?"),
+        ("/v1/limits?feilds=name", "there is no parameter \"feilds\"; did you mean fields?"),
+        ("/v1/status?limit=1", "there is no parameter \"limit\"; there are: fields"),
+        ("/v1/limits?limit=0", "limit: \"0\" is no number from 1 on"),
+        ("/v1/limits?offset=-1", "offset: \"-1\" is no number from 0 on"),
+        ("/v1/flows?limit=1001", "limit: 1001 is not from 1 to 1000"),
+        (
+            "/v1/flows/lookup?protocol=tcp&source=198.51.100.7&vip=192.0.2.10:80",
+            "source: \"198.51.100.7\" is no ADDRESS:PORT such as 198.51.100.7:40000 or [2001:db8::7]:40000",
+        ),
+        (
+            "/v1/flows/lookup?protocol=tcp&source=[2001:db8::7]:1&vip=192.0.2.10:80",
+            "no packet goes from 2001:db8::7 to 192.0.2.10: give two addresses of one family",
+        ),
+    ] {
+        assert_eq!(get(&daemon, path).await.unwrap_err(), sentence, "{path}");
+    }
 }

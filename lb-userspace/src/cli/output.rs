@@ -84,7 +84,7 @@ mod tests {
     fn yaml_and_json_say_the_same() {
         let value = json!({"services": [{"name": "yes", "port": 80, "limit": null, "share": 0.5}]});
         let yaml = render(Output::Yaml, &value);
-        assert_eq!(yaml, "services:\n- limit: null\n  name: yes\n  port: 80\n  share: 0.5\n");
+        assert_eq!(yaml, "services:\n- name: yes\n  port: 80\n  limit: null\n  share: 0.5\n");
         assert_eq!(serde_json::from_str::<Value>(&render(Output::Json, &value)).unwrap(), value);
         assert_eq!(render(Output::Table, &value), "table\n");
     }

@@ -1,6 +1,7 @@
 //! The controller without its tasks: everything it knows, and what follows from each thing it learns.
 
 mod commit;
+mod flows;
 mod limited;
 mod lists;
 mod phases;
@@ -17,6 +18,7 @@ use lb_common::lists::Side;
 use lb_common::verdict::{AnswerReason, DropReason, PassReason};
 use lb_common::wire::Mac;
 
+pub use self::flows::FlowsQuery;
 use self::phases::Phases;
 use super::contended::Contended;
 use super::janitor::{self, Pressure};
@@ -34,7 +36,7 @@ use crate::placement::{
     render_from, slots,
 };
 use crate::view::{
-    BackendView, ConfigStatus, EventKind, FlowsView, HealthState, InterfaceView, LimitView, OptionsView,
+    BackendView, CheckView, ConfigStatus, EventKind, FlowsView, HealthState, InterfaceView, LimitView, OptionsView,
     ReasonCount, ServiceView, SlotsView, Status,
 };
 
@@ -648,6 +650,31 @@ impl<D: Datapath> Core<D> {
             contended,
             admitted,
         })
+    }
+
+    /// The health checks of one service, or all there are.
+    pub(super) fn checks(&self, service: Option<&str>) -> Result<Vec<CheckView>, ChangeError> {
+        if let Some(name) = service.filter(|name| !self.services.contains_key(name)) {
+            return Err(edits::no_service(&self.services, name));
+        }
+        let asked = |target: &CheckTarget| service.is_none_or(|service| service == target.service);
+        let wanted = self.wanted_checks().into_iter().filter(|(target, _)| asked(target));
+        let view = |(target, (address, check)): (CheckTarget, (SocketAddr, HealthCheck))| {
+            let record = self.health.get(&target);
+            let is_down = record.is_some_and(|record| record.tracker.health() == Health::Down);
+            CheckView {
+                backend: target.endpoint.to_string(),
+                service: target.service,
+                target: address.to_string(),
+                health: if is_down { HealthState::Down } else { HealthState::Up },
+                since_seconds: record.and_then(|r| r.since).map(|since| since.elapsed().as_secs()),
+                interval_ms: check.interval.as_millis() as u64,
+                rise: check.rise,
+                fall: check.fall,
+                last_check: record.map(|record| record.last.clone()).unwrap_or_default(),
+            }
+        };
+        Ok(wanted.map(view).collect())
     }
 
     /// The backends of one service.

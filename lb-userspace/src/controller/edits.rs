@@ -6,6 +6,7 @@ use super::{Change, ChangeError, ListChange};
 use crate::config::{
     check_backend, check_limits, check_shared_limits, check_together, check_windows, show_duration,
 };
+use crate::names::instead;
 use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, Service, Services};
 use crate::view::BackendState;
 
@@ -211,23 +212,4 @@ pub(super) fn no_service(services: &Services, name: &str) -> ChangeError {
         "there is no service {name:?}{}",
         instead(name, services.keys().map(String::as_str))
     ))
-}
-
-/// Names that are told when one is unknown and none is like it.
-const TOLD_NAMES: usize = 12;
-
-/// What to say after an unknown name: the one that was perhaps meant, or those there are.
-fn instead<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    let known: Vec<&str> = known.collect();
-    // Typing mistakes: letters that are missing, wrong, too many or swapped.
-    let mistakes = |other: &str| strsim::osa_distance(name, other);
-    let nearest = known.iter().copied().min_by_key(|other| mistakes(other));
-    match (nearest, known.len().saturating_sub(TOLD_NAMES)) {
-        (None, _) => ", nor any other".to_owned(),
-        (Some(nearest), _) if mistakes(nearest) <= name.len().div_ceil(4) => {
-            format!("; did you mean {nearest}?")
-        }
-        (_, 0) => format!("; there are: {}", known.join(", ")),
-        (_, more) => format!("; there are: {} and {more} more", known[..TOLD_NAMES].join(", ")),
-    }
 }

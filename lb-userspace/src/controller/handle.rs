@@ -7,13 +7,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::edits::Edited;
 use super::pipeline::{Balancer, Wish};
-use super::{Change, ChangeError, ControllerGone, ListChange, Request, SuggestionQuery};
+use super::{Change, ChangeError, ControllerGone, FlowsQuery, ListChange, Request, SuggestionQuery};
 use crate::journal::Journal;
 use crate::model::{Desired, ListName, Service};
 use crate::neighbors::local_addresses;
 use crate::view::{
-    Applied, BackendView, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, InterfaceView, LimitView,
-    LimitedView, PlanView, PrefixList, Status, Suggestion,
+    Applied, BackendView, CheckView, ConfigApplied, ConfigDiff, ConfigStatus, FlowCount, FlowLookup, FlowName,
+    FlowPage, GenerationView, InterfaceView, LimitView, LimitedView, PlanView, PrefixList, ServiceSlots,
+    Status, Suggestion,
 };
 
 /// How API, CLI and metrics talk to the controller.
@@ -92,6 +93,36 @@ impl Handle {
     /// The prefixes on a list.
     pub async fn list(&self, list: ListName) -> Result<PrefixList, ControllerGone> {
         self.tables.ask(|answer| Request::List(list, answer)).await
+    }
+
+    /// A part of the flows that are remembered.
+    pub async fn flows(&self, query: FlowsQuery) -> Result<FlowPage, ChangeError> {
+        self.tables.ask(|answer| Request::Flows(query, answer)).await?
+    }
+
+    /// How many flows are remembered of each backend of a service, or of all.
+    pub async fn count_flows(&self, service: Option<&str>) -> Result<Vec<FlowCount>, ChangeError> {
+        self.tables.ask(|answer| Request::CountFlows(service.map(str::to_owned), answer)).await?
+    }
+
+    /// Where a flow's packets go.
+    pub async fn lookup(&self, flow: FlowName) -> Result<FlowLookup, ChangeError> {
+        self.tables.ask(|answer| Request::Lookup(flow, answer)).await?
+    }
+
+    /// Who owns the slots of a service.
+    pub async fn slots(&self, service: &str) -> Result<ServiceSlots, ChangeError> {
+        self.tables.ask(|answer| Request::Slots(service.to_owned(), answer)).await?
+    }
+
+    /// The health checks of a service, or all there are.
+    pub async fn checks(&self, service: Option<&str>) -> Result<Vec<CheckView>, ChangeError> {
+        self.tables.ask(|answer| Request::Checks(service.map(str::to_owned), answer)).await?
+    }
+
+    /// What a change would cost, which is not made.
+    pub async fn weigh(&self, change: Change) -> Result<PlanView, ChangeError> {
+        self.wish(|answer| Wish::Weigh(change, answer)).await?
     }
 
     /// Applies a change whole, or refuses it whole.

@@ -138,15 +138,24 @@ fn visit<D: Datapath + ?Sized>(
 fn judge(lots: &[Lot], entry: Entry, detail: Detail, now: Tick) -> Fate {
     let Some((number, at)) = lot_of(lots, detail.index()) else { return Fate::Goes };
     let (lot, slot) = (&lots[number], lots[number].slots[at]);
-    let age = entry.seen().until(now);
-    let idle = age >= lot.idle && age < FUTURE;
-    if idle || !slot.is_moving() || !lot.backends.contains(entry.backend()) {
+    if age(entry, now) >= lot.idle || !slot.is_moving() || !lot.backends.contains(entry.backend()) {
         Fate::Goes
     } else if entry.backend() == slot.current() {
         Fate::Agrees
     } else {
         Fate::Dissents { lot: number, at }
     }
+}
+
+/// Ticks since a flow's last packet.
+fn age(entry: Entry, now: Tick) -> u16 {
+    let age = entry.seen().until(now);
+    if age < FUTURE { age } else { 0 }
+}
+
+/// For how long a flow has sent nothing.
+pub(super) fn idle_time(entry: Entry, now: Tick) -> Duration {
+    Duration::from_nanos(u64::from(age(entry, now)) * Tick::NS)
 }
 
 /// The lot of a slot, and the slot's number in it. Lots are in the order of their slots.

@@ -30,10 +30,11 @@ use crate::neighbors::{Neighbors, NeighborsError, Unreachable};
 use crate::state::{Beginning, Directory};
 use crate::suggestion::Quantile;
 use crate::view::{
-    Applied, BackendView, InterfaceView, LimitView, LimitedView, PlanView, PrefixList, Status, Suggestion,
+    Applied, BackendView, CheckView, FlowCount, FlowLookup, FlowName, FlowPage, InterfaceView, LimitView,
+    LimitedView, PlanView, PrefixList, ServiceSlots, Status, Suggestion,
 };
 use core::Core;
-pub use core::ReconcileError;
+pub use core::{FlowsQuery, ReconcileError};
 use edits::Edited;
 pub use handle::{Handle, Tables};
 pub use lists::{ListAction, ListChange};
@@ -186,6 +187,11 @@ enum Request {
     Limited(Option<String>, usize, oneshot::Sender<Result<LimitedView, ChangeError>>),
     Backends(String, oneshot::Sender<Result<Vec<BackendView>, ChangeError>>),
     Suggestions(SuggestionQuery, oneshot::Sender<Result<Vec<Suggestion>, ChangeError>>),
+    Flows(FlowsQuery, oneshot::Sender<Result<FlowPage, ChangeError>>),
+    CountFlows(Option<String>, oneshot::Sender<Result<Vec<FlowCount>, ChangeError>>),
+    Lookup(FlowName, oneshot::Sender<Result<FlowLookup, ChangeError>>),
+    Slots(String, oneshot::Sender<Result<ServiceSlots, ChangeError>>),
+    Checks(Option<String>, oneshot::Sender<Result<Vec<CheckView>, ChangeError>>),
     List(ListName, oneshot::Sender<PrefixList>),
     Plan(Desired, oneshot::Sender<Result<PlanView, ChangeError>>),
     Commit(Box<Edited>, u64, oneshot::Sender<Result<Applied, ChangeError>>),
@@ -422,6 +428,15 @@ impl<D: Datapath + 'static> Controller<D> {
             Request::Limited(service, most, answer) => {
                 drop(answer.send(self.core.limited(service.as_deref(), most)));
             }
+            Request::Flows(query, answer) => {
+                drop(answer.send(block_in_place(|| self.core.flows(&query))));
+            }
+            Request::CountFlows(service, answer) => {
+                drop(answer.send(block_in_place(|| self.core.count_flows(service.as_deref()))));
+            }
+            Request::Lookup(flow, answer) => drop(answer.send(self.core.lookup(&flow))),
+            Request::Slots(service, answer) => drop(answer.send(self.core.slots_of(&service))),
+            Request::Checks(service, answer) => drop(answer.send(self.core.checks(service.as_deref()))),
             Request::List(list, answer) => drop(answer.send(self.core.list(list))),
             Request::Pulse(answer) => drop(answer.send(self.core.pulse())),
             Request::Plan(desired, answer) => {

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
-use super::ChangeError;
+use super::{Change, ChangeError};
 use super::edits::{Edited, no_service};
 use crate::config::{
     Config, ConfigError, DaemonSettings, Digest, Text, changed_settings, digest, load, parse_text,
@@ -154,6 +154,7 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
                 drop(answer.send(found));
             }
             Wish::Diff(text, answer) => drop(answer.send(self.difference(text).await)),
+            Wish::Weigh(change, answer) => drop(answer.send(self.weigh(change).await)),
             Wish::Apply { text: Some(text), confirm_within, answer } => {
                 let result = self.apply_text(text, confirm_within).await;
                 drop(answer.send(result));
@@ -298,6 +299,13 @@ impl<B: Balancer, S: Store> Pipeline<B, S> {
         self.check(&desired).await?;
         let plan = Some(self.balancer.plan(desired).await?);
         Ok(ConfigDiff { changes: lines(&differences), count: differences.len(), plan, restart })
+    }
+
+    /// What a change would cost that could be made.
+    async fn weigh(&mut self, change: Change) -> Result<PlanView, ChangeError> {
+        let Edited { desired, .. } = Edited::by(&self.desired, change)?;
+        self.check(&desired).await?;
+        self.balancer.plan(desired).await
     }
 
     async fn apply_text(

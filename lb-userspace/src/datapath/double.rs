@@ -1,6 +1,7 @@
 //! Tables in memory with something of their own, for tests: only what differs has to be written.
 
 use lb_common::flow::{Detail, Entry};
+use lb_common::hash::HashKey;
 use lb_common::layout::{FlowCounts, Forwarded, LimiterCounts, Withheld};
 use lb_common::limiter::sample::OverSample;
 use lb_common::lists::Side;
@@ -44,6 +45,10 @@ pub(crate) trait Double: Send {
 }
 
 impl<D: Double> Datapath for D {
+    fn hash_key(&self) -> &HashKey {
+        self.inner().hash_key()
+    }
+
     fn capacity(&self) -> Capacity {
         self.inner().capacity()
     }

@@ -104,6 +104,7 @@ pub struct KernelDatapath {
     ebpf: Ebpf,
     log: ProgramLog,
     capacity: Capacity,
+    hash_key: HashKey,
     rows: Vec<u32>,
     /// By the number of each table.
     tables: [Windowed; Table::ALL.len()],
@@ -207,6 +208,7 @@ impl KernelDatapath {
             ebpf,
             log,
             capacity,
+            hash_key,
             rows: interfaces.to_vec(),
             tables,
             meters,
@@ -358,6 +360,10 @@ fn entry_word(place: usize) -> usize {
 }
 
 impl Datapath for KernelDatapath {
+    fn hash_key(&self) -> &HashKey {
+        &self.hash_key
+    }
+
     fn capacity(&self) -> Capacity {
         self.capacity
     }

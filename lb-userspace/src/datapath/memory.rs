@@ -134,6 +134,10 @@ fn missing(table: &'static str, entry: usize) -> TableError {
 }
 
 impl Datapath for MemoryDatapath {
+    fn hash_key(&self) -> &HashKey {
+        &self.settings.hash_key
+    }
+
     fn capacity(&self) -> Capacity {
         self.capacity
     }

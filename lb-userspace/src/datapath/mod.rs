@@ -36,6 +36,7 @@ pub use smoke::SmokeError;
 use std::ops::Range;
 
 use lb_common::flow::{Detail, Entry, WAYS};
+use lb_common::hash::HashKey;
 use lb_common::layout::{
     BackendEntry, Features, FlowCounts, Forwarded, InterfaceEntry, LimiterCounts, LimiterEntry,
     MAX_INTERFACES, SLOTS_PER_LINE, ServiceEntry, Settings, SlotLine, VIP_SETS, VipSet, Withheld,
@@ -294,6 +295,9 @@ pub trait Datapath: Send {
     /// How much the tables hold.
     fn capacity(&self) -> Capacity;
 
+    /// The key that the program hashes flows with.
+    fn hash_key(&self) -> &HashKey;
+
     /// Indices of the interfaces that have rows of their own, the first of which is row 1; [`NO_INTERFACE`] where a row is
     /// nobody's.
     fn interfaces(&self) -> &[u32] {
@@ -414,7 +418,7 @@ fn take_back<D: Datapath + ?Sized>(datapath: &mut D, error: &TableError, old: &I
 }
 
 /// The program's read-only settings.
-pub fn settings(hash_key: lb_common::hash::HashKey, capacity: &Capacity, interfaces: &[u32]) -> Settings {
+pub fn settings(hash_key: HashKey, capacity: &Capacity, interfaces: &[u32]) -> Settings {
     let Capacity { bucket_sets, flow_sets, fragment_sets, .. } = *capacity;
     // What the kernel says of its coarse clock is the length of its tick, and below a second.
     let tick_ns = clock_getres(ClockId::MonotonicCoarse).tv_nsec.unsigned_abs() as u32;

@@ -112,12 +112,23 @@ impl Placed {
         self.ids.iter().map(|(endpoint, id)| (endpoint, self.row_of(*id)))
     }
 
+    /// Id of each backend.
+    pub fn backend_ids(&self) -> impl Iterator<Item = (&Endpoint, BackendId)> {
+        self.ids.iter().map(|(endpoint, id)| (endpoint, *id))
+    }
+
+    /// Id of one backend.
+    pub fn backend_id(&self, endpoint: &Endpoint) -> Option<BackendId> {
+        self.ids.get(endpoint).copied()
+    }
+
     /// Row of one backend.
     pub fn backend_row(&self, endpoint: &Endpoint) -> Option<u32> {
         self.ids.get(endpoint).map(|id| self.row_of(*id))
     }
 
-    fn row_of(&self, id: BackendId) -> u32 {
+    /// Row of the backend that has an id.
+    pub fn row_of(&self, id: BackendId) -> u32 {
         self.backends.start + u32::from(id.number())
     }
 
@@ -560,16 +571,20 @@ pub(crate) fn vip_key(address: IpAddr) -> VipKey {
     }
 }
 
+/// A protocol's number in IP headers.
+pub(crate) fn transport(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+    }
+}
+
 fn service_key(service: &Service) -> ServiceKey {
     endpoint_key(service.protocol, service.vip)
 }
 
 fn endpoint_key(protocol: Protocol, endpoint: Endpoint) -> ServiceKey {
-    let protocol = match protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
-    };
-    ServiceKey::new(protocol, endpoint.port.number().unwrap_or(0))
+    ServiceKey::new(transport(protocol), endpoint.port.number().unwrap_or(0))
 }
 
 /// The backends whose replies come back through the balancer and have to be translated.

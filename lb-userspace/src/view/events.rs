@@ -63,6 +63,7 @@ impl fmt::Display for Event {
 
 /// What `GET /v1/events` is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventsQuery {
     /// The `id` of the last event that is known already; only what comes from now on if absent.

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::super::{Change, ChangeError, ListChange};
 use crate::model::Service;
-use crate::view::{Applied, ConfigApplied, ConfigDiff, GenerationView};
+use crate::view::{Applied, ConfigApplied, ConfigDiff, GenerationView, PlanView};
 
 /// Where an answer is waited for.
 pub(in crate::controller) type Answer<T> = oneshot::Sender<Result<T, ChangeError>>;
@@ -23,6 +23,8 @@ pub(in crate::controller) enum Wish {
     Service(String, Answer<Service>),
     /// What a text, or else the files, would change.
     Diff(Option<String>, Answer<ConfigDiff>),
+    /// What a change by command would cost.
+    Weigh(Change, Answer<PlanView>),
     /// Put a text, or else the files, in force.
     Apply {
         /// The text.
@@ -52,6 +54,7 @@ impl Wish {
             }
             Self::Service(_, answer) => drop(answer.send(Err(error))),
             Self::Diff(_, answer) => drop(answer.send(Err(error))),
+            Self::Weigh(_, answer) => drop(answer.send(Err(error))),
             Self::If(_, wish) => wish.refuse(error),
             Self::Show(_) | Self::History(_) => {}
         }

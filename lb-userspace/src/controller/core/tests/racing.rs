@@ -207,7 +207,7 @@ impl Racing {
     }
 
     pub(super) fn hash(&self, flow: &Flow) -> u64 {
-        let (key, (address, port)) = (self.inner.hash_key(), flow.source);
+        let (key, (address, port)) = (Tables::hash_key(&self.inner), flow.source);
         let addresses = key.ipv4(Ipv4Address::new(address), Ipv4Address::new(VIP));
         key.flow(addresses, Ports::new(port, SERVICES[flow.service].2), flow.protocol())
     }
