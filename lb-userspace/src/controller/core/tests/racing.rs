@@ -16,6 +16,7 @@ use lb_common::verdict::Verdict;
 use lb_common::wire::{Ipv4Address, Ports};
 
 use super::*;
+use crate::view::FlowName;
 use crate::datapath::Store;
 use crate::datapath::double::Double;
 
@@ -57,7 +58,14 @@ impl Flow {
         }
     }
 
-    fn opens(&self) -> bool {
+    /// What `lookup` calls it.
+    pub(super) fn name(&self) -> FlowName {
+        let (_, protocol, port) = SERVICES[self.service];
+        let (address, own_port) = self.source;
+        FlowName { protocol, source: (address, own_port).into(), vip: (VIP, port).into() }
+    }
+
+    pub(super) fn opens(&self) -> bool {
         self.backend.is_none() && SERVICES[self.service].1 == Protocol::Tcp
     }
 
@@ -133,7 +141,7 @@ impl Traffic {
 pub(super) struct Racing {
     pub(super) inner: MemoryDatapath,
     pub(super) traffic: RefCell<Traffic>,
-    odds: usize,
+    pub(super) odds: usize,
     /// Stores until the daemon is killed, if it is going to be.
     pub(super) life: Option<usize>,
 }
@@ -185,14 +193,15 @@ impl Racing {
         Some(*flow)
     }
 
-    /// A packet goes its whole way by the real pipeline.
-    pub(super) fn send(&self, number: usize) {
-        let Some(flow) = self.sender(number, false) else { return };
+    /// A packet goes its whole way by the real pipeline. `None` if the flow may send none, and within it if it gets nowhere.
+    pub(super) fn send(&self, number: usize) -> Option<Option<u8>> {
+        let flow = self.sender(number, false)?;
         let mut bytes = flow.frame();
         let mut frame = Frame::new(&mut bytes, 0, INTERFACE);
         let verdict = balance(&mut frame, &self.inner);
         let got = (verdict == Verdict::Transmit).then(|| frame.bytes()[5]);
         self.traffic.borrow_mut().arrive(number, got);
+        Some(got)
     }
 
     /// A packet reads its slot.

@@ -266,13 +266,34 @@ impl World {
     /// A new flow sends its first packet.
     pub(super) fn open(&mut self, service: usize) -> usize {
         let flow = self.tables().new_flow(service);
-        self.tables().send(flow);
+        self.send(flow);
         flow
     }
 
     /// A live flow sends a packet.
     pub(super) fn talk(&mut self, number: usize) {
-        self.tables().send(number);
+        self.send(number);
+    }
+
+    /// A packet goes its way; what is said before of where it will arrive must be true.
+    fn send(&mut self, number: usize) {
+        // What is foretold holds until something happens; and a daemon that gathers what it has to know answers nobody yet.
+        let odds = std::mem::take(&mut self.tables().odds);
+        let foretold = self.flow(number).filter(|_| self.core.begun).map(|flow| {
+            let found = self.core.lookup(&flow.name()).map(|found| {
+                let arrives_at = if flow.opens() { found.opens_at.clone() } else { found.backend.clone() };
+                (arrives_at, found)
+            });
+            (flow, found)
+        });
+        self.tables().odds = odds;
+        let (Some(got), Some((flow, found))) = (self.tables().send(number), foretold) else { return };
+        let (arrives_at, found) = found.map_or_else(|_| (None, None), |(at, found)| (at, Some(found)));
+        let expected = got.map(|last| member_backend(flow.service, last, 1).endpoint.to_string());
+        if arrives_at != expected {
+            let mistake = format!("{:?} arrived at {expected:?}, and not as foretold: {found:?}", flow.name());
+            self.tables().traffic.get_mut().wrong.push(mistake);
+        }
     }
 
     /// A live flow sends a packet that reads its slot and is held up until the daemon waits for it.
