@@ -13,7 +13,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH, SERVER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_MATCH, LINK, SERVER};
 use hyper::http::response::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -29,11 +29,12 @@ use self::place::Place;
 use crate::api::PRODUCT;
 use crate::config::{LimitKeys, ServiceKeys};
 use crate::controller::ListAction;
-use crate::model::{Endpoint, ListName};
+use crate::model::{Endpoint, ListName, Protocol};
 use crate::suggestion::Quantile;
 use crate::view::{
-    AddBackend, Applied, BackendView, ConfigApplied, ConfigDiff, DrainBackend, GenerationView, LimitView,
-    LimitedView, PrefixList, Problem, Rollback, ServiceView, SetBackend, Status, Suggestion,
+    AddBackend, Applied, BackendView, CheckView, ConfigApplied, ConfigDiff, DrainBackend, FlowCount,
+    FlowLookup, FlowView, GenerationView, LimitView, LimitedView, PlanView, PrefixList, Problem, Rollback,
+    ServiceSlots, ServiceView, SetBackend, Status, Suggestion,
 };
 
 /// The daemon answers in milliseconds; what takes this long does not come.
@@ -99,6 +100,8 @@ struct Answer {
     tag: Option<Tag>,
     /// Which daemon it is from.
     product: Option<String>,
+    /// Where the next page is, if there is one.
+    next: Option<String>,
 }
 
 /// The kernel's words without the number that std appends.
@@ -255,8 +258,60 @@ impl Client {
 
     /// Who is over the limits that packets of one service meet, or over any: the first `count` sources.
     pub async fn limited(&self, service: Option<&str>, count: u16) -> Result<LimitedView, ClientError> {
-        let service = service.map_or_else(String::new, |service| format!("&service={}", encode(service)));
+        let service = of_service('&', service);
         self.call(Method::GET, &format!("/v1/limited?count={count}{service}"), None).await
+    }
+
+    /// The first flows that are remembered, of one service or of all; and whether there are more.
+    pub async fn flows(
+        &self,
+        service: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<FlowView>, bool), ClientError> {
+        /// Flows in one answer.
+        const PAGE: usize = 1_000;
+        let mut flows: Vec<FlowView> = Vec::new();
+        let mut query = Some(format!("?limit={}{}", PAGE.min(limit + 1), of_service('&', service)));
+        while let Some(asked) = query.filter(|_| flows.len() <= limit) {
+            let answer = self.ask(Method::GET, &format!("/v1/flows{asked}"), None, PATIENCE).await?;
+            flows.extend(self.read::<Vec<_>>(&answer)?);
+            query = answer.next;
+        }
+        let more = flows.len() > limit;
+        flows.truncate(limit);
+        Ok((flows, more))
+    }
+
+    /// How many flows are remembered of each backend of a service, or of all.
+    pub async fn count_flows(&self, service: Option<&str>) -> Result<Vec<FlowCount>, ClientError> {
+        self.call(Method::GET, &format!("/v1/flows/count{}", of_service('?', service)), None).await
+    }
+
+    /// Where the packets of a flow go that come from one `ADDRESS:PORT` to another.
+    pub async fn lookup(
+        &self,
+        protocol: Protocol,
+        source: &str,
+        vip: &str,
+    ) -> Result<FlowLookup, ClientError> {
+        let (source, vip) = (encode(source), encode(vip));
+        let path = format!("/v1/flows/lookup?protocol={protocol}&source={source}&vip={vip}");
+        self.call(Method::GET, &path, None).await
+    }
+
+    /// Who owns the slots of a service.
+    pub async fn slots(&self, service: &str) -> Result<ServiceSlots, ClientError> {
+        self.call(Method::GET, &format!("{}/slots", service_path(service)), None).await
+    }
+
+    /// What it would cost to make a service what these keys say.
+    pub async fn disruption(&self, service: &str, keys: &ServiceKeys) -> Result<PlanView, ClientError> {
+        self.send(Method::POST, &format!("{}/disruption", service_path(service)), keys).await
+    }
+
+    /// The health checks of a service, or all there are.
+    pub async fn checks(&self, service: Option<&str>) -> Result<Vec<CheckView>, ClientError> {
+        self.call(Method::GET, &format!("/v1/health{}", of_service('?', service)), None).await
     }
 
     /// Adds or replaces a limiter of a service, or of all services.
@@ -390,7 +445,9 @@ impl Client {
         if status.is_success() {
             let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
             let product = head.headers.get(SERVER).and_then(text);
-            return Ok(Answer { bytes, tag: head.headers.get(ETAG).cloned().map(Tag), product });
+            let next =
+                head.headers.get(LINK).and_then(text).and_then(|link| next_query(&link).map(str::to_owned));
+            return Ok(Answer { bytes, tag: head.headers.get(ETAG).cloned().map(Tag), product, next });
         }
         Err(self.refused(status, &bytes))
     }
@@ -483,6 +540,17 @@ impl Client {
 
 fn service_path(service: &str) -> String {
     format!("/v1/services/{}", encode(service))
+}
+
+/// The part of a query that asks for one service, if one is asked for.
+fn of_service(before: char, service: Option<&str>) -> String {
+    service.map_or_else(String::new, |service| format!("{before}service={}", encode(service)))
+}
+
+/// The query that leads to the next page, of a header such as `<?limit=100&offset=100>; rel="next"`.
+fn next_query(link: &str) -> Option<&str> {
+    let (target, relation) = link.strip_prefix('<')?.split_once('>')?;
+    Some(target).filter(|_| relation.trim() == "; rel=\"next\"")
 }
 
 fn backends_path(service: &str) -> String {

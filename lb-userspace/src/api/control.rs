@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::controller::{Change, ChangeError, ControllerGone, FlowsQuery, Handle, ListChange, SuggestionQuery};
+use crate::controller::{
+    Change, ChangeError, ControllerGone, FlowsQuery, Handle, ListChange, SuggestionQuery,
+};
 use crate::journal::Journal;
 use crate::model::{ListName, Service};
 use crate::view::{

@@ -15,10 +15,10 @@ use crate::controller::{Change, ChangeError, ControllerGone, FlowsQuery, ListCha
 use crate::journal::Journal;
 use crate::model::{Action, AdminState, Limit, ListName, Service};
 use crate::view::{
-    Applied, BackendSlots, BackendView, Busiest, CheckView, ConfigApplied, ConfigDiff, ConfigStatus, FlowCount,
-    FlowLookup, FlowName, FlowPage, FlowStage, FlowView, FlowsView, GenerationView, HealthState, ServiceSlots,
+    Applied, BackendSlots, BackendView, Busiest, CheckView, ConfigApplied, ConfigDiff, ConfigStatus,
+    FlowCount, FlowLookup, FlowName, FlowPage, FlowStage, FlowView, FlowsView, GenerationView, HealthState,
     InterfaceView, LimitView, LimitedSource, LimitedView, ListsView, PlanView, PrefixList, SamplesView,
-    Status, Suggestion,
+    ServiceSlots, Status, Suggestion,
 };
 
 /// Knows the service `web` without backends, refuses to drain for ever, and remembers what it was asked. One prefix is denied.

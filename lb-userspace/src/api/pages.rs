@@ -28,7 +28,8 @@ const JSON: &str = "application/json";
 /// behind it.
 pub(super) fn next_page(uri: &Uri, limit: usize, offset: u64) -> HeaderMap {
     let mut query = Serializer::new(String::new());
-    let kept = parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name != LIMIT && name != OFFSET);
+    let kept =
+        parse(uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name != LIMIT && name != OFFSET);
     query.extend_pairs(kept).append_pair(LIMIT, &limit.to_string()).append_pair(OFFSET, &offset.to_string());
     let link = format!("<?{}>; rel=\"next\"", query.finish());
     HeaderValue::try_from(link).map(|link| HeaderMap::from_iter([(LINK, link)])).unwrap_or_default()
@@ -152,7 +153,9 @@ fn offset_parameter() -> Parameter {
 }
 
 fn integer() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
 }
 
 /// What is to be left of an answer.
@@ -243,7 +246,9 @@ pub(super) async fn cut_to_measure(
 ) -> Result<Response, Problem> {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let shape = path.filter(|_| request.method().is_safe()).and_then(|path| shapes.0.get(path));
-    let (Some(shape), Some(query)) = (shape, request.uri().query()) else { return Ok(next.run(request).await) };
+    let (Some(shape), Some(query)) = (shape, request.uri().query()) else {
+        return Ok(next.run(request).await);
+    };
     let (cut, rest) = Cut::read(shape, query).map_err(Problem::bad_request)?;
     if cut.is_nothing() {
         return Ok(next.run(request).await);

@@ -229,7 +229,14 @@ async fn requests_that_no_handler_sees_are_problems_too() {
         ("GET", "/v1/limited?count=0", json, "", 400, "count: 0 is not from 1 to 1024"),
         ("GET", "/v1/limited?count=1025", json, "", 400, "count: 1025 is not from 1 to 1024"),
         ("GET", "/v1/limited?count=x", json, "", 400, "invalid digit"),
-        ("GET", "/v1/limited?limit=5", json, "", 400, "there is no parameter \"limit\"; there are: service, count, fields"),
+        (
+            "GET",
+            "/v1/limited?limit=5",
+            json,
+            "",
+            400,
+            "there is no parameter \"limit\"; there are: service, count, fields",
+        ),
         ("GET", "/v1/limited?service=a%2Fb", json, "", 404, "there is no service \"a/b\""),
         ("POST", "/v1/limited", json, "", 405, "/v1/limited does not take POST"),
         ("GET", "/v2", json, "", 404, "there is nothing at /v2; /v1/openapi.json tells what there is"),
@@ -277,7 +284,14 @@ async fn requests_that_no_handler_sees_are_problems_too() {
             400,
             "quantile: \"0\" is not a percentage",
         ),
-        ("GET", "/v1/suggestions?quantil=99", json, "", 400, "there is no parameter \"quantil\"; did you mean quantile?"),
+        (
+            "GET",
+            "/v1/suggestions?quantil=99",
+            json,
+            "",
+            400,
+            "there is no parameter \"quantil\"; did you mean quantile?",
+        ),
         ("DELETE", "/v1/services/web/backends/x", json, "", 400, "backend address \"x\": there is no port"),
     ];
     for (method, path, kind, body, status, words) in cases {
@@ -381,8 +395,7 @@ async fn pages_lead_to_the_next() {
     let (answer, link) = get(&daemon, "/v1/config/history?limit=1&fields=generation").await.unwrap();
     assert_eq!(answer.as_array().unwrap().len(), 1);
     assert_eq!(link.unwrap(), "<?fields=generation&limit=1&offset=1>; rel=\"next\"");
-    let (answer, link) =
-        get(&daemon, "/v1/config/history?fields=generation&limit=1&offset=1").await.unwrap();
+    let (answer, link) = get(&daemon, "/v1/config/history?fields=generation&limit=1&offset=1").await.unwrap();
     assert_eq!((answer.as_array().unwrap().len(), link), (1, None));
     // The flow table makes its pages itself.
     let (answer, link) = get(&daemon, "/v1/flows?service=web&limit=2&fields=slot").await.unwrap();

@@ -10,11 +10,14 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use super::config::ConfigCommand;
 use super::doctor::DoctorArgs;
 use super::events::EventsArgs;
+use super::flows::FlowCommand;
+use super::health::HealthCommand;
 use super::import::ImportCommand;
 use super::lists::ListCommand;
 use super::manual::{CompletionArgs, ManArgs};
 use super::output::Output;
 use super::services::ServiceCommand;
+use super::slots::SlotsCommand;
 use super::xdp::XdpCommand;
 use crate::api::{MOST_SOURCES, USUAL_SOURCES};
 use crate::config::{parse_drain_timeout, parse_duration};
@@ -142,6 +145,21 @@ pub enum Command {
         after_help = "Examples:\n  lb limit list\n  lb limit set web source-packets packets=2k/s burst=400"
     )]
     Limit(LimitCommand),
+    /// Show health checks and how they end
+    #[command(subcommand, after_help = "Examples:\n  lb health list\n  lb health list web")]
+    Health(HealthCommand),
+    /// Show what is remembered of flows, and where a flow goes
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  lb flow lookup tcp 198.51.100.7:40000 192.0.2.10:80\n  lb flow count"
+    )]
+    Flow(FlowCommand),
+    /// Show who owns the slots of a service, and what a change would move
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  lb slots show web\n  lb slots disruption web --add 10.0.1.9:80"
+    )]
+    Slots(SlotsCommand),
     /// Follow what happens, a line each: changes, health, limits that were met, packets that were dropped
     #[command(
         after_help = "Examples:\n  lb events\n  lb events -o json | jq 'select(.kind == \"health\")'\n\nIt begins now and goes on \
@@ -175,7 +193,7 @@ impl Command {
     /// Whether it asks the daemon something and changes nothing.
     pub(super) fn only_shows(&self) -> bool {
         match self {
-            Self::Status | Self::Doctor(_) => true,
+            Self::Status | Self::Doctor(_) | Self::Health(_) | Self::Flow(_) | Self::Slots(_) => true,
             Self::Service(command) => matches!(command, ServiceCommand::List | ServiceCommand::Show { .. }),
             Self::Backend(command) => matches!(command, BackendCommand::List { .. }),
             Self::Deny(command) | Self::Allow(command) => matches!(command, ListCommand::List),

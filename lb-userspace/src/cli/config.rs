@@ -77,7 +77,7 @@ pub(super) fn run(command: &ConfigCommand, client: &Client, screen: &mut Screen<
         ConfigCommand::Diff { file } => return diff(file.as_deref(), client, screen),
         ConfigCommand::History => {
             let generations = block_on(client.history())??;
-            return screen.show(&generations, |generations| screens::history(generations));
+            return screen.show_fitted(&generations[..], screens::history);
         }
         ConfigCommand::Apply { file, confirm_within } => {
             let text = file.as_deref().map(text_of).transpose()?;

@@ -39,7 +39,7 @@ async fn follow(args: &EventsArgs, client: &Client, screen: &mut Screen<'_>) -> 
 
 fn render(event: &Event, output: Output) -> Result<String, Failure> {
     Ok(match output {
-        Output::Table => format!("{}  {event}\n", moment(event.time)),
+        Output::Table | Output::Wide => format!("{}  {event}\n", moment(event.time)),
         // A line each: that is what follows a stream.
         Output::Json => serde_json::to_string(event).map_err(std::io::Error::other)? + "\n",
         Output::Yaml => format!("---\n{}", serde_yaml_ng::to_string(event).map_err(std::io::Error::other)?),

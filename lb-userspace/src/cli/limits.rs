@@ -11,11 +11,11 @@ pub(super) fn run(command: &LimitCommand, client: &Client, screen: &mut Screen<'
     let applied: Applied = match command {
         LimitCommand::List { service } => {
             let limits = block_on(client.limits(service.as_deref()))??;
-            return screen.show(&limits, |limits| screens::limits(limits));
+            return screen.show_fitted(&limits[..], screens::limits);
         }
         LimitCommand::Top { service, count } => {
             let limited = block_on(client.limited(service.as_deref(), *count))??;
-            return screen.show(&limited, screens::limited);
+            return screen.show_fitted(&limited, screens::limited);
         }
         LimitCommand::Show { limit } => {
             let view = block_on(client.limit(owner(limit), &limit.name))??;

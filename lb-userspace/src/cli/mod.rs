@@ -4,14 +4,18 @@ mod args;
 mod config;
 mod doctor;
 mod events;
+mod flows;
+mod health;
 mod import;
 mod keys;
 mod limits;
 mod lists;
+mod look;
 mod manual;
 mod output;
 mod screens;
 mod services;
+mod slots;
 mod units;
 mod xdp;
 
@@ -31,9 +35,13 @@ pub use self::args::{
     Args, BackendArgs, BackendCommand, Command, DaemonArgs, DecapArgs, LimitArgs, LimitCommand, RemoteArgs,
 };
 pub use self::config::ConfigCommand;
+pub use self::flows::FlowCommand;
+pub use self::health::HealthCommand;
 pub use self::lists::ListCommand;
+use self::look::{Look, terminal_columns};
 pub use self::output::Output;
 pub use self::services::ServiceCommand;
+pub use self::slots::SlotsCommand;
 pub use self::xdp::{PinsArgs, XdpCommand};
 
 use crate::client::{Client, ClientError, Remote, Trust};
@@ -79,7 +87,7 @@ pub fn main() -> ExitCode {
             Exit::Usage
         }
         // The streams are not locked: the daemon's log goes to the same stderr from other threads.
-        None => run(args, &mut io::stdout(), &mut io::stderr()),
+        None => run(args, &mut io::stdout(), terminal_columns(), &mut io::stderr()),
     };
     exit.into()
 }
@@ -92,7 +100,7 @@ fn watch(period: Duration) -> Exit {
     let before: &[u8] = if out.is_terminal() { CLEAR } else { b"" };
     loop {
         let mut page = before.to_vec();
-        let exit = run(Args::parse(), &mut page, &mut io::stderr());
+        let exit = run(Args::parse(), &mut page, terminal_columns(), &mut io::stderr());
         let written = out.write_all(&page).and_then(|()| out.flush());
         if exit != Exit::Ok || written.is_err() {
             return exit;
@@ -101,9 +109,9 @@ fn watch(period: Duration) -> Exit {
     }
 }
 
-/// Runs one command line with its data on `out` and its complaints on `err`.
-pub fn run(args: Args, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
-    let mut screen = Screen { out, output: args.output };
+/// Runs one command line with its data on `out`, whose lines have room for so many `columns`, and its complaints on `err`.
+pub fn run(args: Args, out: &mut dyn Write, columns: Option<u16>, err: &mut dyn Write) -> Exit {
+    let mut screen = Screen { out, output: args.output, columns };
     let Err(failure) = execute(args.command, args.daemon, &mut screen) else { return Exit::Ok };
     if !failure.message.is_empty() {
         // There is nobody left to tell that stderr is gone.
@@ -119,7 +127,7 @@ fn execute(command: Command, daemon: DaemonArgs, screen: &mut Screen<'_>) -> Res
         Command::Config(command) => config::run(&command, &daemon.client()?, screen),
         Command::Status => {
             let status = block_on(daemon.client()?.status())??;
-            screen.show(&status, screens::status)
+            screen.show_fitted(&status, |look, status| look.fold(&screens::status(status)))
         }
         Command::Service(command) => services::run(&command, &daemon.client()?, screen),
         Command::Backend(command) => backend(&command, &daemon.client()?, screen),
@@ -127,6 +135,9 @@ fn execute(command: Command, daemon: DaemonArgs, screen: &mut Screen<'_>) -> Res
         Command::Allow(command) => lists::run(ListName::Allow, &command, &daemon.client()?, screen),
         Command::Xdp(command) => xdp::run(&command, screen),
         Command::Limit(command) => limits::run(&command, &daemon.client()?, screen),
+        Command::Health(command) => health::run(&command, &daemon.client()?, screen),
+        Command::Flow(command) => flows::run(&command, &daemon.client()?, screen),
+        Command::Slots(command) => slots::run(&command, &daemon.client()?, screen),
         Command::Events(args) => events::run(&args, &daemon.client()?, screen),
         Command::Doctor(args) => doctor::run(&args, &daemon.client()?, screen),
         Command::Import(command) => import::run(&command, screen),
@@ -139,7 +150,7 @@ fn backend(command: &BackendCommand, client: &Client, screen: &mut Screen<'_>) -
     let applied: Applied = match command {
         BackendCommand::List { service } => {
             let backends = block_on(client.backends(service))??;
-            return screen.show(&backends, |backends| screens::backends(backends));
+            return screen.show_fitted(&backends[..], screens::backends);
         }
         BackendCommand::Add { backend, weight } => {
             let new = AddBackend { address: endpoint(backend)?.to_string(), weight: *weight };
@@ -255,7 +266,7 @@ fn decap(args: DecapArgs, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let options = decap::Options { interfaces, senders, gue_port, metrics };
     let counted = block_on(decap::run(options, |attachments| screen.say(&decapsulating(attachments))))?;
     let report = counted.map_err(|error| Failure::new(Exit::Negative, with_sources(&error)))?;
-    screen.show(&report, |report| screens::decap(report))
+    screen.show_fitted(&report[..], screens::decap)
 }
 
 fn decapsulating(attachments: &[Attachment]) -> String {
@@ -344,18 +355,34 @@ impl From<io::Error> for Failure {
 struct Screen<'o> {
     out: &'o mut dyn Write,
     output: Output,
+    /// What a line has room for, if that is known.
+    columns: Option<u16>,
 }
 
 impl Screen<'_> {
     /// A line for people while a command goes on; programs get only what it ends with.
     fn say(&mut self, line: &str) {
-        if matches!(self.output, Output::Table) {
+        if matches!(self.output, Output::Table | Output::Wide) {
             // Whoever does not listen any more can still be served.
             drop(writeln!(self.out, "{line}").and_then(|()| self.out.flush()));
         }
     }
 
-    fn show<T: Serialize>(&mut self, value: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    /// [`Self::show`], of which the table is made for the room that there is.
+    fn show_fitted<T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+        table: impl FnOnce(Look, &T) -> String,
+    ) -> Result<(), Failure> {
+        let look = Look { wide: matches!(self.output, Output::Wide), columns: self.columns };
+        self.show(value, |value| table(look, value))
+    }
+
+    fn show<T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
         let text = self.output.render(value, table)?;
         self.out.write_all(text.as_bytes())?;
         self.out.flush()?;

@@ -11,6 +11,8 @@ use serde_json::Value;
 pub enum Output {
     /// For people
     Table,
+    /// As table, with the columns that few need
+    Wide,
     /// For programs
     Json,
     /// For programs, and people who like it
@@ -21,13 +23,13 @@ pub enum Output {
 
 impl Output {
     /// A value in this form; `table` makes it one for people.
-    pub(super) fn render<T: Serialize>(
+    pub(super) fn render<T: Serialize + ?Sized>(
         self,
         value: &T,
         table: impl FnOnce(&T) -> String,
     ) -> io::Result<String> {
         Ok(match self {
-            Self::Table => table(value),
+            Self::Table | Self::Wide => table(value),
             Self::Json => serde_json::to_string_pretty(value)? + "\n",
             Self::Yaml => serde_yaml_ng::to_string(value).map_err(io::Error::other)?,
             Self::Name => names(&serde_json::to_value(value)?).concat(),
@@ -36,7 +38,7 @@ impl Output {
 }
 
 /// What can be called the name of something: the first of these keys that it has.
-const NAMES: [&str; 5] = ["name", "address", "generation", "source", "limiter"];
+const NAMES: [&str; 7] = ["name", "address", "generation", "source", "limiter", "hash", "backend"];
 
 /// The names of all that a list has, or of one thing, with the ends of their lines. What has none is told as it is.
 fn names(value: &Value) -> Vec<String> {

@@ -5,8 +5,7 @@ mod suggestions;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, Table, presets};
-
+use super::look::{Column, Look};
 use super::units::{count, duration, grouped, moment, percent, plural, rate, share};
 use crate::config::Config;
 use crate::decap::InterfaceReport;
@@ -17,8 +16,10 @@ use crate::view::{
 };
 
 mod config;
+mod flows;
 
 pub(super) use config::{config_applied, config_diff, history};
+pub(super) use flows::{checks, disruption, flow_counts, flows, lookup, slots};
 pub(super) use suggestions::suggestions;
 
 /// The daemon at a glance.
@@ -55,7 +56,7 @@ fn origin(config: &ConfigStatus) -> String {
 }
 
 /// The program on each interface, and who looks after it.
-pub(super) fn xdp(status: &XdpStatus) -> String {
+pub(super) fn xdp(look: Look, status: &XdpStatus) -> String {
     if status.interfaces.is_empty() {
         return format!("nothing is attached by way of {}\n", status.pins.display());
     }
@@ -69,7 +70,15 @@ pub(super) fn xdp(status: &XdpStatus) -> String {
         ]
     };
     let rows = status.interfaces.iter().map(row);
-    let table = table(["INTERFACE", "MODE", "PROGRAM", "SINCE"], &[2, 3], rows);
+    let table = look.table(
+        &[
+            Column::words("INTERFACE"),
+            Column::words("MODE"),
+            Column::number("PROGRAM"),
+            Column::number("SINCE"),
+        ],
+        rows,
+    );
     let daemon = match status.daemon {
         Some(id) => format!("a daemon looks after it: process {id}"),
         None => "no daemon looks after it: packets are forwarded as they were when it ended".to_owned(),
@@ -151,19 +160,22 @@ fn reasons_line(interfaces: &[InterfaceView], counts: fn(&InterfaceView) -> &[Re
 }
 
 /// All services, a line each.
-pub(super) fn services(services: &[ServiceView]) -> String {
-    let header = [
-        "SERVICE",
-        "VIP",
-        "PROTOCOL",
-        "MODE",
-        "BACKENDS",
-        "PACKETS",
-        "BYTES",
-        "NEW FLOWS",
-        "LIMITED",
-        "LIMIT",
-        "OPTIONS",
+pub(super) fn services(look: Look, services: &[ServiceView]) -> String {
+    let columns = [
+        Column::words("SERVICE"),
+        Column::words("VIP"),
+        Column::words("PROTOCOL"),
+        Column::words("MODE"),
+        Column::number("BACKENDS"),
+        Column::number("PACKETS"),
+        Column::number("BYTES"),
+        Column::number("NEW FLOWS"),
+        Column::number("LIMITED"),
+        Column::words("LIMIT"),
+        Column::words("OPTIONS"),
+        Column::number("TABLE SIZE").extra(),
+        Column::number("MOVING").extra(),
+        Column::number("CONTENDED").extra(),
     ];
     let rows = services.iter().map(|service| {
         [
@@ -178,14 +190,26 @@ pub(super) fn services(services: &[ServiceView]) -> String {
             count(service.limited),
             service.limit.clone().unwrap_or_else(|| "none".to_owned()),
             service.options.to_string(),
+            grouped(service.table_size.into()),
+            grouped(service.slots.moving),
+            count(service.contended),
         ]
     });
-    table(header, &[4, 5, 6, 7, 8], rows)
+    look.table(&columns, rows)
 }
 
 /// Limiters, a line each.
-pub(super) fn limits(limits: &[LimitView]) -> String {
-    let header = ["SERVICE", "LIMITER", "LIMIT", "CLOCK", "ADMITTED", "OVER", "UNMARKED", "CONTENDED"];
+pub(super) fn limits(look: Look, limits: &[LimitView]) -> String {
+    let columns = [
+        Column::words("SERVICE"),
+        Column::words("LIMITER"),
+        Column::words("LIMIT"),
+        Column::words("CLOCK"),
+        Column::number("ADMITTED"),
+        Column::number("OVER"),
+        Column::number("UNMARKED"),
+        Column::number("CONTENDED"),
+    ];
     let rows = limits.iter().map(|limit| {
         [
             limit.service.clone().unwrap_or_else(|| "*".to_owned()),
@@ -198,11 +222,11 @@ pub(super) fn limits(limits: &[LimitView]) -> String {
             count(limit.contended),
         ]
     });
-    table(header, &[4, 5, 6, 7], rows)
+    look.table(&columns, rows)
 }
 
 /// Those who are over limits, a line each; or what can be said if none can be named.
-pub(super) fn limited(limited: &LimitedView) -> String {
+pub(super) fn limited(look: Look, limited: &LimitedView) -> String {
     let LimitedView { seconds, packets_per_second, samples_lost, sources_total, ref sources, .. } = *limited;
     let total = format!("{} packets/s over limits in the last {seconds:.0} s", rate(packets_per_second));
     let lost = match samples_lost {
@@ -217,7 +241,14 @@ pub(super) fn limited(limited: &LimitedView) -> String {
         };
         return nobody + &lost;
     }
-    let header = ["SOURCE", "RATE", "+/-", "SERVICE", "LIMITER", "ACTION"];
+    let columns = [
+        Column::words("SOURCE"),
+        Column::number("RATE"),
+        Column::number("+/-"),
+        Column::words("SERVICE"),
+        Column::words("LIMITER"),
+        Column::words("ACTION"),
+    ];
     let rows = sources.iter().map(|one| {
         let everybody = if one.service.is_some() { "the whole service" } else { "all services" };
         [
@@ -233,7 +264,7 @@ pub(super) fn limited(limited: &LimitedView) -> String {
         0 => String::new(),
         more => format!("; {more} more not shown"),
     };
-    format!("{}{total}{more}\n{lost}", table(header, &[1, 2], rows))
+    format!("{}{total}{more}\n{lost}", look.table(&columns, rows))
 }
 
 /// All of one limiter.
@@ -263,18 +294,18 @@ pub(super) fn limit(limit: &LimitView) -> String {
 }
 
 /// The backends of a service, a line each.
-pub(super) fn backends(backends: &[BackendView]) -> String {
-    let header = [
-        "BACKEND",
-        "STATE",
-        "HEALTH",
-        "WEIGHT",
-        "SHARE",
-        "PACKETS",
-        "BYTES",
-        "SINCE",
-        "NEXT HOP",
-        "LAST CHECK",
+pub(super) fn backends(look: Look, backends: &[BackendView]) -> String {
+    let columns = [
+        Column::words("BACKEND"),
+        Column::words("STATE"),
+        Column::words("HEALTH"),
+        Column::number("WEIGHT"),
+        Column::number("SHARE"),
+        Column::number("PACKETS"),
+        Column::number("BYTES"),
+        Column::words("SINCE"),
+        Column::words("NEXT HOP"),
+        Column::words("LAST CHECK"),
     ];
     let rows = backends.iter().map(|backend| {
         [
@@ -290,7 +321,7 @@ pub(super) fn backends(backends: &[BackendView]) -> String {
             if backend.last_check.is_empty() { "-".to_owned() } else { backend.last_check.clone() },
         ]
     });
-    table(header, &[3, 4, 5, 6], rows)
+    look.table(&columns, rows)
 }
 
 /// What was asked of it, and how long a drain goes on.
@@ -337,14 +368,22 @@ pub(super) fn applied(applied: &Applied) -> String {
 }
 
 /// What a decapsulator counted, without what never happened.
-pub(super) fn decap(interfaces: &[InterfaceReport]) -> String {
+pub(super) fn decap(look: Look, interfaces: &[InterfaceReport]) -> String {
     let rows = interfaces.iter().flat_map(|interface| {
         let met = interface.results.iter().filter(|result| result.packets > 0);
         met.map(|result| {
             [interface.name.clone(), result.reason.clone(), count(result.packets), result.meaning.clone()]
         })
     });
-    table(["INTERFACE", "RESULT", "PACKETS", "MEANING"], &[2], rows)
+    look.table(
+        &[
+            Column::words("INTERFACE"),
+            Column::words("RESULT"),
+            Column::number("PACKETS"),
+            Column::words("MEANING"),
+        ],
+        rows,
+    )
 }
 
 /// A configuration without mistakes.
@@ -369,28 +408,6 @@ pub(super) fn setup(steps: &[Step]) -> String {
         format!("# {}{of}\n{mark}{}\n", step.why, step.command)
     };
     steps.iter().map(step).collect()
-}
-
-/// Columns without lines, numbers to the right.
-fn table<const N: usize>(
-    header: [&str; N],
-    numbers: &[usize],
-    rows: impl Iterator<Item = [String; N]>,
-) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if numbers.contains(&index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let mut text = String::new();
-    for line in table.lines() {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub(super) fn run(command: &ServiceCommand, client: &Client, screen: &mut Screen
     let applied: Applied = match command {
         ServiceCommand::List => {
             let services = block_on(client.services())??;
-            return screen.show(&services, |services| screens::services(services));
+            return screen.show_fitted(&services[..], screens::services);
         }
         ServiceCommand::Show { service } => {
             let (keys, _) = block_on(client.service(service))??;

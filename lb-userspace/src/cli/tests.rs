@@ -17,7 +17,7 @@ pub(super) struct Ran {
 pub(super) fn lb(words: &[&str]) -> Ran {
     let args = Args::try_parse_from(["lb"].iter().chain(words)).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let exit = run(args, &mut out, &mut err);
+    let exit = run(args, &mut out, None, &mut err);
     Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
@@ -339,7 +339,7 @@ fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {
     {
         let args = Args::try_parse_from(["lb", "config", "check", &path]).unwrap();
         let mut err = Vec::new();
-        assert_eq!(run(args, &mut Closed(kind), &mut err), exit);
+        assert_eq!(run(args, &mut Closed(kind), None, &mut err), exit);
         assert_eq!(err.is_empty(), exit == Exit::Ok);
     }
 }

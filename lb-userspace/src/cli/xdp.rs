@@ -83,7 +83,7 @@ pub(super) fn run(command: &XdpCommand, screen: &mut Screen<'_>) -> Result<(), F
         }
     };
     let status = pinned::status(&pins.pins)?;
-    screen.show(&status, screens::xdp)
+    screen.show_fitted(&status, screens::xdp)
 }
 
 /// Keeps daemons away, if there is anything to keep them from.

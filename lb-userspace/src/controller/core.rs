@@ -36,8 +36,8 @@ use crate::placement::{
     render_from, slots,
 };
 use crate::view::{
-    BackendView, CheckView, ConfigStatus, EventKind, FlowsView, HealthState, InterfaceView, LimitView, OptionsView,
-    ReasonCount, ServiceView, SlotsView, Status,
+    BackendView, CheckView, ConfigStatus, EventKind, FlowsView, HealthState, InterfaceView, LimitView,
+    OptionsView, ReasonCount, ServiceView, SlotsView, Status,
 };
 
 /// Why the tables could not follow.

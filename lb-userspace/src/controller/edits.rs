@@ -6,8 +6,8 @@ use super::{Change, ChangeError, ListChange};
 use crate::config::{
     check_backend, check_limits, check_shared_limits, check_together, check_windows, show_duration,
 };
-use crate::names::instead;
 use crate::model::{AdminState, Backend, Desired, Endpoint, Limit, Service, Services};
+use crate::names::instead;
 use crate::view::BackendState;
 
 /// A change on paper.

@@ -12,9 +12,9 @@ use crate::journal::Journal;
 use crate::model::{Desired, ListName, Service};
 use crate::neighbors::local_addresses;
 use crate::view::{
-    Applied, BackendView, CheckView, ConfigApplied, ConfigDiff, ConfigStatus, FlowCount, FlowLookup, FlowName,
-    FlowPage, GenerationView, InterfaceView, LimitView, LimitedView, PlanView, PrefixList, ServiceSlots,
-    Status, Suggestion,
+    Applied, BackendView, CheckView, ConfigApplied, ConfigDiff, ConfigStatus, FlowCount, FlowLookup,
+    FlowName, FlowPage, GenerationView, InterfaceView, LimitView, LimitedView, PlanView, PrefixList,
+    ServiceSlots, Status, Suggestion,
 };
 
 /// How API, CLI and metrics talk to the controller.

@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Change, ChangeError};
 use super::edits::{Edited, no_service};
+use super::{Change, ChangeError};
 use crate::config::{
     Config, ConfigError, DaemonSettings, Digest, Text, changed_settings, digest, load, parse_text,
 };

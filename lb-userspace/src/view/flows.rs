@@ -114,15 +114,15 @@ pub struct BackendSlots {
     /// The backend, as `ADDRESS:PORT`.
     pub address: String,
     /// Slots whose new flows go to it.
-    pub owned: u64,
+    pub owned: u32,
     /// Their part of all slots.
     pub share: f64,
     /// The part that its weight asks for.
     pub wanted_share: f64,
     /// Of those, slots that move: flows older than the move may be elsewhere.
-    pub arriving: u64,
+    pub arriving: u32,
     /// Slots that others own and whose flows older than the move are taken to be here.
-    pub leaving: u64,
+    pub leaving: u32,
 }
 
 impl FlowName {
@@ -130,7 +130,9 @@ impl FlowName {
     pub fn parse(protocol: Protocol, source: &str, vip: &str) -> Result<Self, String> {
         let [source, vip] = [("source", source), ("vip", vip)].map(|(name, text)| {
             text.parse::<SocketAddr>().map_err(|_| {
-                format!("{name}: {text:?} is no ADDRESS:PORT such as 198.51.100.7:40000 or [2001:db8::7]:40000")
+                format!(
+                    "{name}: {text:?} is no ADDRESS:PORT such as 198.51.100.7:40000 or [2001:db8::7]:40000"
+                )
             })
         });
         let flow = Self { protocol, source: source?, vip: vip? };

@@ -36,7 +36,7 @@ pub struct Stats {
 
 impl From<&Status> for Stats {
     fn from(status: &Status) -> Self {
-        let mut stats = Self {
+        let mut sums = Self {
             uptime_seconds: status.uptime_seconds,
             packets: 0,
             bytes: 0,
@@ -50,18 +50,21 @@ impl From<&Status> for Stats {
             limiter_samples: status.limiter_samples,
         };
         for service in &status.services {
-            stats.packets += service.packets;
-            stats.bytes += service.bytes;
-            stats.new_flows += service.new_flows;
-            stats.limited += service.limited;
-            stats.contended += service.contended;
+            sums.packets += service.packets;
+            sums.bytes += service.bytes;
+            sums.new_flows += service.new_flows;
+            sums.limited += service.limited;
+            sums.contended += service.contended;
         }
-        stats
+        sums
     }
 }
 
 /// The counts of all interfaces, those of one reason added up.
-fn together(interfaces: &[InterfaceView], of: impl Fn(&InterfaceView) -> &Vec<ReasonCount>) -> Vec<ReasonCount> {
+fn together(
+    interfaces: &[InterfaceView],
+    of: impl Fn(&InterfaceView) -> &Vec<ReasonCount>,
+) -> Vec<ReasonCount> {
     let mut sums: BTreeMap<&str, ReasonCount> = BTreeMap::new();
     for count in interfaces.iter().flat_map(of) {
         let sum = sums.entry(&count.reason).or_insert_with(|| ReasonCount { packets: 0, ..count.clone() });

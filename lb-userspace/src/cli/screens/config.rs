@@ -1,6 +1,7 @@
 //! Configurations: what would change, what did, and what was before.
 
-use super::{applied, moment, plural, share, table};
+use super::{applied, moment, plural, share};
+use crate::cli::look::{Column, Look};
 use crate::view::{ConfigApplied, ConfigDiff, GenerationView, PlanView};
 
 /// What would change, and what it would cost.
@@ -35,7 +36,7 @@ pub(in crate::cli) fn config_applied(result: &ConfigApplied) -> String {
 }
 
 /// The generations that are kept, the newest first.
-pub(in crate::cli) fn history(generations: &[GenerationView]) -> String {
+pub(in crate::cli) fn history(look: Look, generations: &[GenerationView]) -> String {
     let rows = generations.iter().rev().map(|view| {
         let more = view.changes.len().saturating_sub(1);
         let first = view.changes.first().cloned().unwrap_or_else(|| "nothing".to_owned());
@@ -43,5 +44,13 @@ pub(in crate::cli) fn history(generations: &[GenerationView]) -> String {
         let number = format!("{}{}", if view.current { "* " } else { "" }, view.generation);
         [number, moment(view.time), view.origin.clone(), changes]
     });
-    table(["GENERATION", "TIME", "ORIGIN", "CHANGES"], &[0], rows)
+    look.table(
+        &[
+            Column::number("GENERATION"),
+            Column::words("TIME"),
+            Column::words("ORIGIN"),
+            Column::words("CHANGES"),
+        ],
+        rows,
+    )
 }

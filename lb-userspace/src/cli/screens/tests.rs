@@ -1,5 +1,8 @@
 use super::*;
 use crate::model::{Action, Affinity, ForwardMode, Protocol, Weight};
+use crate::view::{
+    BackendSlots, CheckView, FlowCount, FlowLookup, FlowStage, FlowView, PlanView, ServiceSlots,
+};
 use crate::view::{BackendState, LimitedSource, OptionsView, SamplesView, SlotsView};
 
 fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
@@ -90,7 +93,7 @@ SERVICE  VIP            PROTOCOL  MODE    BACKENDS  PACKETS  BYTES  NEW FLOWS  L
 web      192.0.2.10:80  tcp       dsr-l2       3/3    3.81M   244M       381k    38.1k  none                                  none
 api      192.0.2.10:80  tcp       dsr-l2       2/3       1k    64k        100       10  1000 packets/s per source, burst 200  affinity=source
 ";
-    assert_eq!(services(&[service("web", 3, 3_810_000), limited]), expected);
+    assert_eq!(services(Look::default(), &[service("web", 3, 3_810_000), limited]), expected);
 }
 
 #[test]
@@ -126,7 +129,7 @@ BACKEND           STATE          HEALTH     WEIGHT   SHARE  PACKETS  BYTES  SINC
 10.0.1.4:80       maintenance    up          0/100  33.3 %    92.1k  12.3M  4m     eth0 (02:00:00:00:00:01)  connected in 0.4 ms
 [2001:db8::1]:80  ready          unchecked   0/100   0.0 %    92.1k  12.3M  -      no route                  -
 ";
-    assert_eq!(backends(&views), expected);
+    assert_eq!(backends(Look::default(), &views), expected);
 }
 
 #[test]
@@ -161,17 +164,17 @@ all services       1.21k  20.2  *        flood    drop
 92.1k packets/s over limits in the last 15 s; 3 more not shown
 ! 1 500 samples were lost: rates are higher than shown
 ";
-    assert_eq!(limited(&view), expected);
+    assert_eq!(limited(Look::default(), &view), expected);
     (view.samples_lost, view.sources) = (0, Vec::new());
     let expected = "92.1k packets/s over limits in the last 15 s, of so many sources that none stands out.\n";
-    assert_eq!(limited(&view), expected);
+    assert_eq!(limited(Look::default(), &view), expected);
     view.packets_per_second = 0.0;
-    assert_eq!(limited(&view), "Nothing was over a limit in the last 15 s.\n");
+    assert_eq!(limited(Look::default(), &view), "Nothing was over a limit in the last 15 s.\n");
 }
 
 #[test]
 fn an_empty_table_is_its_header() {
-    assert_eq!(backends(&[]).lines().count(), 1);
+    assert_eq!(backends(Look::default(), &[]).lines().count(), 1);
 }
 
 #[test]
@@ -203,5 +206,121 @@ fn a_decapsulator_tells_what_happened_and_not_what_did_not() {
         results: vec![result("unwrapped_gue", "It was.", 92_100), result("unlisted", "It came.", 0)],
     };
     let expected = "INTERFACE  RESULT         PACKETS  MEANING\neth0       unwrapped_gue    92.1k  It was.\n";
-    assert_eq!(decap(&[report]), expected);
+    assert_eq!(decap(Look::default(), &[report]), expected);
+}
+
+const NARROW: Look = Look { wide: false, columns: Some(40) };
+
+#[test]
+fn flows_are_listed_and_looked_up() {
+    let flow = FlowView {
+        hash: "00c0ffee00c0ffee".to_owned(),
+        service: "web".to_owned(),
+        slot: 7,
+        backend: Some("10.0.1.1:80".to_owned()),
+        stage: FlowStage::Confirmed,
+        idle_seconds: 3,
+    };
+    let expected = "\
+HASH              SERVICE  SLOT  BACKEND      STAGE      IDLE
+00c0ffee00c0ffee  web         7  10.0.1.1:80  confirmed    3s
+There are more (--limit shows them).
+";
+    assert_eq!(flows(Look::default(), std::slice::from_ref(&flow), true), expected);
+    assert!(flows(NARROW, std::slice::from_ref(&flow), false).starts_with("HASH    00c0ffee00c0ffee\n"));
+    assert!(flows(Look::default(), &[], false).starts_with("No flow is remembered"));
+    let found = FlowLookup {
+        service: "web".to_owned(),
+        hash: flow.hash.clone(),
+        slot: Some(7),
+        moving: true,
+        backend: flow.backend.clone(),
+        opens_at: Some("10.0.1.2:80".to_owned()),
+        remembered: Some(flow),
+        reason: "its slot moves, and the flow is remembered".to_owned(),
+    };
+    let expected = "\
+BACKEND  10.0.1.1:80
+WHY      its slot moves, and the flow is remembered
+OPENING  a packet that opens it anew goes to 10.0.1.2:80
+SERVICE  web
+SLOT     7, moving
+HASH     00c0ffee00c0ffee
+KNOWN    confirmed, idle for 3s
+";
+    assert_eq!(lookup(Look::default(), &found), expected);
+    let settled =
+        FlowLookup { moving: false, opens_at: found.backend.clone(), remembered: None, ..found.clone() };
+    assert!(!lookup(Look::default(), &settled).contains("OPENING"));
+    let nowhere = FlowLookup { slot: None, backend: None, opens_at: None, remembered: None, ..found };
+    assert!(lookup(Look::default(), &nowhere).starts_with("BACKEND  none\n"));
+}
+
+#[test]
+fn remembered_flows_are_counted_by_backend() {
+    let one = |backend: Option<&str>, fresh, confirmed| FlowCount {
+        service: "web".to_owned(),
+        backend: backend.map(str::to_owned),
+        fresh,
+        confirmed,
+    };
+    let expected = "\
+SERVICE  BACKEND      FLOWS  FRESH  CONFIRMED
+web      removed          1      1          0
+web      10.0.1.1:80  1 202      2      1 200
+1 203 flows remembered
+";
+    let counts = [one(None, 1, 0), one(Some("10.0.1.1:80"), 2, 1_200)];
+    assert_eq!(flow_counts(Look::default(), &counts), expected);
+    assert_eq!(flow_counts(Look::default(), &[]), "0 flows remembered\n");
+}
+
+#[test]
+fn slots_are_shared_out() {
+    let one = |address: &str, owned, arriving, leaving| BackendSlots {
+        address: address.to_owned(),
+        owned,
+        share: f64::from(owned) / 251.0,
+        wanted_share: 0.5,
+        arriving,
+        leaving,
+    };
+    let backends = vec![one("10.0.1.1:80", 125, 0, 3), one("10.0.1.2:80", 126, 3, 0)];
+    let view = ServiceSlots { table_size: 251, settled: 248, moving: 3, backends };
+    let expected = "\
+BACKEND      SLOTS   SHARE  WANTED  ARRIVING  LEAVING
+10.0.1.1:80    125  49.8 %  50.0 %         0        3
+10.0.1.2:80    126  50.2 %  50.0 %         3        0
+251 slots: 248 settled, 3 moving
+";
+    assert_eq!(slots(Look::default(), &view), expected);
+    let plan = PlanView { tables: 1, slots_moved: 48, slots_least: 39, slots_total: 1_000, flows: 1 };
+    let words = "48 of 1 000 slots would move (4.8 %; 3.9 % is the least possible); 1 flow remembered in them. \
+                 Nothing was changed.\n";
+    assert_eq!(disruption(Look::default(), &plan), words);
+    let plan = PlanView { slots_total: 0, ..plan };
+    assert_eq!(disruption(Look::default(), &plan), "No slot would move. Nothing was changed.\n");
+}
+
+#[test]
+fn wide_tables_have_more_columns_and_narrow_terminals_paragraphs() {
+    let check = CheckView {
+        service: "web".to_owned(),
+        backend: "10.0.1.1:80".to_owned(),
+        target: "10.0.1.1:8080".to_owned(),
+        health: HealthState::Down,
+        since_seconds: None,
+        interval_ms: 1_000,
+        rise: 2,
+        fall: 3,
+        last_check: "connection refused".to_owned(),
+    };
+    let view = std::slice::from_ref(&check);
+    assert!(!checks(Look::default(), view).contains("RISE"));
+    assert!(checks(Look { wide: true, columns: None }, view).contains("RISE"));
+    let narrow = checks(NARROW, view);
+    assert!(narrow.lines().all(|line| line.len() <= 40), "{narrow}");
+    assert!(narrow.contains("LAST CHECK connection refused\n"), "{narrow}");
+    let narrow = services(NARROW, &[service("web", 3, 3_810_000)]);
+    assert!(narrow.lines().all(|line| line.len() <= 40), "{narrow}");
 }

@@ -17,7 +17,9 @@ use super::Core;
 use crate::datapath::Datapath;
 use crate::model::{Affinity, Endpoint, Service};
 use crate::placement::{Placed, transport};
-use crate::view::{BackendSlots, FlowCount, FlowLookup, FlowName, FlowPage, FlowStage, FlowView, ServiceSlots};
+use crate::view::{
+    BackendSlots, FlowCount, FlowLookup, FlowName, FlowPage, FlowStage, FlowView, ServiceSlots,
+};
 
 /// Places of the flow table that one request looks at: some milliseconds, in which the tables follow nothing else.
 const PLACES_AT_ONCE: u64 = 1 << 20;
@@ -128,7 +130,9 @@ impl<D: Datapath> Core<D> {
     pub(in crate::controller) fn lookup(&self, flow: &FlowName) -> Result<FlowLookup, ChangeError> {
         let service = self.service_of(flow).ok_or_else(|| {
             let FlowName { protocol, vip, .. } = flow;
-            ChangeError::NotFound(format!("no service takes packets of {protocol} for {vip} (lb service list)"))
+            ChangeError::NotFound(format!(
+                "no service takes packets of {protocol} for {vip} (lb service list)"
+            ))
         })?;
         let key = self.datapath.hash_key();
         let addresses = match (flow.source.ip(), flow.vip.ip()) {
@@ -148,9 +152,11 @@ impl<D: Datapath> Core<D> {
         let hash = key.flow(addresses, ports, transport(flow.protocol));
         let by_source = service.options.affinity == Affinity::Source;
         let chooser = if by_source { key.affinity(addresses) } else { hash };
-        let whole = |named: &Named<'_>| self.lookup_in(named, hash, chooser);
         let placed = self.placement.service(&service.name).filter(|placed| !placed.slots().is_empty());
-        Ok(placed.map(|placed| whole(&Named::new(&service.name, placed))).unwrap_or_else(|| FlowLookup {
+        if let Some(placed) = placed {
+            return Ok(self.lookup_in(&Named::new(&service.name, placed), hash, chooser));
+        }
+        Ok(FlowLookup {
             service: service.name.clone(),
             hash: digits(hash),
             slot: None,
@@ -159,7 +165,7 @@ impl<D: Datapath> Core<D> {
             opens_at: None,
             remembered: None,
             reason: "no backend takes traffic: its packets are dropped".to_owned(),
-        }))
+        })
     }
 
     fn lookup_in(&self, named: &Named<'_>, hash: u64, chooser: u64) -> FlowLookup {
@@ -224,14 +230,14 @@ impl<D: Datapath> Core<D> {
         }
         let weight = |backend| f64::from(self.effective_weight(service, backend).0);
         let weights: f64 = service.backends.iter().map(weight).sum();
-        let all = slots.len().max(1) as f64;
+        let all = f64::from(slots.len().max(1) as u32);
         let backends = service.backends.iter().map(|backend| {
             let id = placed.and_then(|placed| placed.backend_id(&backend.endpoint));
-            let number = |of: &HashMap<BackendId, u64>| id.and_then(|id| of.get(&id)).copied().unwrap_or(0);
+            let number = |of: &HashMap<BackendId, u32>| id.and_then(|id| of.get(&id)).copied().unwrap_or(0);
             BackendSlots {
                 address: backend.endpoint.to_string(),
                 owned: number(&owned),
-                share: number(&owned) as f64 / all,
+                share: f64::from(number(&owned)) / all,
                 wanted_share: if weights > 0.0 { weight(backend) / weights } else { 0.0 },
                 arriving: number(&arriving),
                 leaving: number(&leaving),

@@ -16,9 +16,9 @@ use lb_common::verdict::Verdict;
 use lb_common::wire::{Ipv4Address, Ports};
 
 use super::*;
-use crate::view::FlowName;
 use crate::datapath::Store;
 use crate::datapath::double::Double;
+use crate::view::FlowName;
 
 /// The services, by number: one of each protocol.
 pub(super) const SERVICES: [(&str, Protocol, u16); 2] =
@@ -194,6 +194,7 @@ impl Racing {
     }
 
     /// A packet goes its whole way by the real pipeline. `None` if the flow may send none, and within it if it gets nowhere.
+    #[expect(clippy::option_option, reason = "nothing was sent, or it was sent to nobody")]
     pub(super) fn send(&self, number: usize) -> Option<Option<u8>> {
         let flow = self.sender(number, false)?;
         let mut bytes = flow.frame();

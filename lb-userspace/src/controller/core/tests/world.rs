@@ -291,7 +291,8 @@ impl World {
         let (arrives_at, found) = found.map_or_else(|_| (None, None), |(at, found)| (at, Some(found)));
         let expected = got.map(|last| member_backend(flow.service, last, 1).endpoint.to_string());
         if arrives_at != expected {
-            let mistake = format!("{:?} arrived at {expected:?}, and not as foretold: {found:?}", flow.name());
+            let mistake =
+                format!("{:?} arrived at {expected:?}, and not as foretold: {found:?}", flow.name());
             self.tables().traffic.get_mut().wrong.push(mistake);
         }
     }
