@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_tests::daemon::{Config, Service};
+use lb_tests::daemon::{Cli, Config, Service};
 use lb_tests::load::{Asker, Held, KeepAlive, allow_many_files};
-use lb_tests::net::{BACKENDS, CLIENTS, Node, VIP4};
+use lb_tests::net::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
 use lb_tests::process::Process;
 use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::{SERVING, Site};
 use lb_tests::tools::Tools;
 use lb_tests::{interrupt, wait};
 use lb_userspace::model::Protocol;
-use lb_userspace::view::{Applied, HealthState};
+use lb_userspace::view::{
+    Applied, BackendSlots, FlowCount, FlowLookup, FlowView, HealthState, PlanView, ServiceSlots,
+};
 
 use crate::cases::{Case, cases, echo};
 use crate::ways::{Way, each_way};
@@ -44,6 +47,7 @@ pub(crate) fn cases() -> Vec<Case> {
         slots_settle_with_time,
         the_last_backend_is_drained,
         a_drain_is_waited_for,
+        what_is_looked_up_is_where_packets_go,
     ]);
     cases
 }
@@ -341,6 +345,82 @@ fn a_udp_flow_outlives_changes(tools: Tools) -> Result<()> {
         let answer = asker.ask(format!("after change {number}"))?;
         ensure!(answer == name, "after change {number}, {verb}, {answer} answered instead of {name}");
     }
+    Ok(())
+}
+
+/// What `lb flow`, `lb slots` and the API say of flows is what their packets do, before a change, during and after it.
+fn what_is_looked_up_is_where_packets_go(tools: Tools) -> Result<()> {
+    let old_backends = [Node::Backend(1), Node::Backend(2)];
+    for vip in [IpAddr::from(VIP4), VIP6.into()] {
+        let service = Service::new("held", (vip, ECHO_PORT).into(), Protocol::Tcp).only(&old_backends);
+        let site = Site::with_daemon(tools.clone(), &Config::new(vec![service.clone()]))?;
+        let (cli, target) = (site.cli()?, SocketAddr::from((vip, ECHO_PORT)));
+        let mut old = Held::open_many(&site.client(1), target, 40)?;
+        check_lookups(cli, &service, target, &old, |_| true)?;
+        let newcomer = service.endpoint(Node::Backend(3));
+        let plan: PlanView = cli.ask(&["slots", "disruption", "held", "--add", &newcomer])?;
+        let done: Applied = cli.ask(&["backend", "add", "held", &newcomer])?;
+        let foretold = (plan.slots_moved, plan.slots_least, plan.slots_total);
+        let moved = (done.slots_moved, done.slots_least, done.slots_total);
+        ensure!(foretold == moved && moved.0 > 0, "{foretold:?} was foretold, and it was {moved:?}");
+        old.iter_mut().try_for_each(Held::ask).context("an old connection is broken")?;
+        let new = Held::open_many(&site.client(1), target, 40)?;
+        // Who opens the flow anew goes to the new owner, whether the flow was there before or not.
+        check_lookups(cli, &service, target, &old, |found| !found.moving || found.remembered.is_some())?;
+        check_lookups(cli, &service, target, &new, |found| found.opens_at == found.backend)?;
+        check_slots(cli, &newcomer)?;
+        let (counts, flows): (Vec<FlowCount>, Vec<FlowView>) =
+            (cli.ask(&["flow", "count", "held"])?, cli.ask(&["flow", "list", "held"])?);
+        let counted: u64 = counts.iter().map(|count| count.fresh + count.confirmed).sum();
+        ensure!(
+            counted == flows.len() as u64 && counted > 0,
+            "{counted} are counted, {} listed",
+            flows.len()
+        );
+        let first: Vec<FlowView> = cli.ask(&["flow", "list", "--limit", "1"])?;
+        ensure!(
+            first.len() == 1 && first[0].hash == flows[0].hash,
+            "{first:?} came first, and {:?}",
+            flows[0]
+        );
+    }
+    Ok(())
+}
+
+/// What is looked up of connections is true of them, and as it should be.
+fn check_lookups(
+    cli: &Cli,
+    service: &Service,
+    target: SocketAddr,
+    connections: &[Held],
+    as_it_should_be: impl Fn(&FlowLookup) -> bool,
+) -> Result<()> {
+    for connection in connections {
+        let source = connection.source()?.to_string();
+        let found: FlowLookup = cli.ask(&["flow", "lookup", "tcp", &source, &target.to_string()])?;
+        let mut nodes = BACKENDS.into_iter().filter(|node| node.to_string() == connection.backend());
+        let backend = nodes.next().map(|node| service.endpoint(node));
+        ensure!(found.backend == backend, "{source} is served by {backend:?}, and not as {found:?}");
+        ensure!(as_it_should_be(&found), "{source}: {found:?}");
+    }
+    Ok(())
+}
+
+/// The slots of two backends on their way to a third.
+fn check_slots(cli: &Cli, newcomer: &str) -> Result<()> {
+    let slots: ServiceSlots = cli.ask(&["slots", "show", "held"])?;
+    let owned: u32 = slots.backends.iter().map(|backend| backend.owned).sum();
+    let sum = |of: fn(&BackendSlots) -> u32| -> u64 {
+        slots.backends.iter().map(|backend| u64::from(of(backend))).sum()
+    };
+    let (arriving, leaving) = (sum(|one| one.arriving), sum(|one| one.leaving));
+    ensure!(owned == slots.table_size && slots.settled + slots.moving == u64::from(owned), "{slots:?}");
+    ensure!(arriving == slots.moving && leaving == slots.moving && leaving > 0, "{slots:?}");
+    let arrives = |backend: &BackendSlots| backend.arriving > 0;
+    let arrivals: Vec<&str> =
+        slots.backends.iter().filter(|one| arrives(one)).map(|one| one.address.as_str()).collect();
+    ensure!(arrivals.contains(&newcomer), "{arrivals:?} arrive");
+    ensure!(slots.backends.iter().all(|one| (one.share - one.wanted_share).abs() < 0.01), "{slots:?}");
     Ok(())
 }
 

@@ -217,19 +217,20 @@ impl<D: Datapath> Core<D> {
         result.map(drop)
     }
 
-    /// Where everything would stand if these services were wanted, of which some differ from those wanted now; and which are
-    /// concerned.
+    /// Where everything would stand if these services were wanted, of which some differ from those wanted now, and these
+    /// backends could be expected to answer; and which services are concerned.
     fn next_placement(
         &self,
         services: &Services,
         changed: Touched,
+        is_alive: impl Fn(&Service, &Backend) -> bool,
     ) -> Result<(Placement, Phases, Touched), PlacementError> {
         let mut touched = self.pending.clone();
         touched.add(changed);
-        let (phases, moved) = self.next_phases(services, &touched);
+        let (phases, moved) = self.next_phases(services, &touched, &is_alive);
         touched.add(moved);
         let placement = self.placement.next_with(services, &touched, |service, backend| {
-            phases.standing(service, backend, self.is_alive(service, backend))
+            phases.standing(service, backend, is_alive(service, backend))
         })?;
         Ok((placement, phases, touched))
     }
@@ -237,7 +238,10 @@ impl<D: Datapath> Core<D> {
     /// Brings the tables to what follows from everything that is known.
     fn reconcile(&mut self) -> Result<Moves, ReconcileError> {
         self.try_to_tidy()?;
-        let (mut placement, phases, touched) = self.next_placement(&self.services, Touched::NONE)?;
+        let (mut placement, phases, touched) =
+            self.next_placement(&self.services, Touched::NONE, |service, backend| {
+                self.is_alive(service, backend)
+            })?;
         let hop = |address| self.next_hops.get(&address)?.as_ref().ok();
         let mut image = render_from(&self.image, &placement, &self.services, &touched, hop);
         image.interfaces.clone_from(&self.interfaces);

@@ -46,6 +46,11 @@ impl Held {
         &self.backend
     }
 
+    /// Where its packets come from.
+    pub fn source(&self) -> io::Result<SocketAddr> {
+        self.reader.get_ref().local_addr()
+    }
+
     /// Sends a byte and waits until it comes back.
     pub fn ask(&mut self) -> io::Result<()> {
         let mut answer = [0];

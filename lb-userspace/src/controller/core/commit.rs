@@ -97,7 +97,8 @@ impl<D: Datapath> Core<D> {
     pub(in crate::controller) fn plan(&self, desired: &Desired) -> Result<PlanView, ReconcileError> {
         self.check_room(&desired.lists)?;
         let changed = changed(&self.services, &desired.services);
-        let (next, ..) = self.next_placement(&desired.services, changed)?;
+        let (next, ..) = self
+            .next_placement(&desired.services, changed, |service, backend| self.may_live(service, backend))?;
         let Moves { moved, least, tables, slots } = next.moves_since(&self.placement);
         let [slots_moved, slots_least, slots_total] = [moved, least, slots].map(|count| count as u64);
         let flows = janitor::count(&self.datapath, &self.placement.concerned_slots(&next));

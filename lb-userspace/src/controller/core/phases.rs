@@ -202,8 +202,13 @@ impl<D: Datapath> Core<D> {
     }
 
     /// The phases as of now, if these services were wanted.
-    pub(super) fn next_phases(&self, services: &Services, touched: &Touched) -> (Phases, Touched) {
-        self.phases.next(services, touched, |service, backend| self.is_alive(service, backend), self.now())
+    pub(super) fn next_phases(
+        &self,
+        services: &Services,
+        touched: &Touched,
+        is_alive: impl Fn(&Service, &Backend) -> bool,
+    ) -> (Phases, Touched) {
+        self.phases.next(services, touched, is_alive, self.now())
     }
 
     /// Takes in the phases that the tables hold now.
@@ -216,6 +221,13 @@ impl<D: Datapath> Core<D> {
     pub(super) fn is_alive(&self, service: &Service, backend: &Backend) -> bool {
         self.health_of(service, backend.endpoint) != HealthState::Down
             && self.next_hop(service, backend.endpoint.address).is_ok()
+    }
+
+    /// Whether a backend can be expected to answer that may be a new one: what nobody has looked for yet will be found.
+    pub(super) fn may_live(&self, service: &Service, backend: &Backend) -> bool {
+        self.health_of(service, backend.endpoint) != HealthState::Down
+            && (!self.next_hops.contains_key(&backend.endpoint.address)
+                || self.next_hop(service, backend.endpoint.address).is_ok())
     }
 
     /// The weight by which a backend gets new flows.

@@ -53,7 +53,8 @@ impl<D: Datapath> Core<D> {
         if self.behind || due || !self.begun {
             return None;
         }
-        let (placement, ..) = self.next_placement(&self.services, Touched::All).unwrap();
+        let (placement, ..) =
+            self.next_placement(&self.services, Touched::All, |s, b| self.is_alive(s, b)).unwrap();
         let hop = |address| self.next_hops.get(&address)?.as_ref().ok();
         let mut image = render(&placement, &self.services, hop);
         image.interfaces.clone_from(&self.interfaces);
