@@ -1,6 +1,7 @@
 //! What the daemon tells: the JSON of the API, the input of the CLI's tables and of the metrics.
 
 mod backends;
+mod bpf;
 mod config;
 mod events;
 mod flows;
@@ -22,6 +23,7 @@ use crate::config::{LimitKeys, show_duration};
 use crate::model::{Action, Affinity, ForwardMode, GUE_PORT, Protocol, Service, ServiceOptions};
 
 pub use self::backends::{AddBackend, BackendState, BackendView, DrainBackend, HealthState, SetBackend};
+pub use self::bpf::{BpfEntry, BpfMap};
 pub use self::config::{
     ApplyQuery, ConfigApplied, ConfigDiff, ConfigStatus, GenerationView, PlanView, Rollback,
 };

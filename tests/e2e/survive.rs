@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::bpffs::BpfFs;
 use lb_tests::daemon::{Config, Service, other_build, run_command};
 use lb_tests::load::{self, Held, Plan, SteadyLoad};
-use lb_tests::net::{Node, VIP4};
+use lb_tests::net::{BACKENDS, Node, VIP4};
 use lb_tests::process::{self, Finished};
 use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
 use lb_tests::site::{SERVING, Site};
@@ -16,7 +16,7 @@ use lb_tests::tools::Tools;
 use lb_tests::wait;
 use lb_userspace::model::Protocol;
 use lb_userspace::view::BackendState::{self, Drain, Ready};
-use lb_userspace::view::XdpStatus;
+use lb_userspace::view::{BpfEntry, BpfMap, XdpStatus};
 
 use crate::cases::{Case, cases, ensure_answered, ensure_detached, ensure_spread, web};
 use crate::refusals::ensure_refused;
@@ -28,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         another_build_of_the_program_takes_over,
         a_second_daemon_is_told_of_the_first,
         detaching_leaves_nothing,
+        maps_are_read_with_and_without_a_daemon,
         an_interface_that_came_back_gets_its_program_again,
         a_map_of_another_layout,
         a_read_only_file_system,
@@ -229,6 +230,40 @@ fn a_second_daemon_is_told_of_the_first(tools: Tools) -> Result<()> {
     // A lock ends with its process: there is nothing to be cleared away.
     lasting.site.daemon()?.process.kill()?;
     ensure!(xdp_status(&lasting)?.daemon.is_none(), "a dead daemon holds a lock");
+    lasting.restart()?;
+    ensure_unharmed(&lasting)
+}
+
+/// What `lb bpf` reads with and without a daemon is what the daemon stored and packets counted.
+fn maps_are_read_with_and_without_a_daemon(tools: Tools) -> Result<()> {
+    let mut lasting = Lasting::new(tools)?;
+    ensure_unharmed(&lasting)?;
+    let pins = lasting.pins();
+    let pins = pins.to_string_lossy();
+    let cli = lasting.site.free_cli();
+    let with_pins = |words: &[&'static str]| [words, &["--pins", &*pins]].concat();
+    let before: Vec<BpfMap> = cli.ask(&with_pins(&["bpf", "maps"]))?;
+    let memory = |maps: &[BpfMap], name: &str| maps.iter().find(|map| map.name == name)?.memory_bytes;
+    // 2^17 sets of two cache lines.
+    ensure!(memory(&before, "FLOWS") >= Some(1 << 24), "{before:?}");
+    lasting.site.take_daemon()?.stop()?;
+    let after: Vec<BpfMap> = cli.ask(&with_pins(&["bpf", "maps"]))?;
+    ensure!(before == after, "{before:?} became {after:?}");
+    let backends: Vec<BpfEntry> = cli.ask(&with_pins(&["bpf", "dump", "backends"]))?;
+    let usable =
+        |entry: &BpfEntry| entry.meaning.as_ref().is_some_and(|words| words.contains("BackendEntry"));
+    ensure!(backends.len() == 2 * BACKENDS.len() && backends.iter().all(usable), "{backends:?}");
+    // Counters of all CPUs together: one row for each backend of `web`, which had the requests.
+    let forwarded: Vec<BpfEntry> = cli.ask(&with_pins(&["bpf", "dump", "FORWARDED"]))?;
+    ensure!(forwarded.len() >= BACKENDS.len(), "{forwarded:?}");
+    let from = backends[1].index.to_string();
+    let asked = [&with_pins(&["bpf", "dump", "backends", "--count", "1"])[..], &["--from", &from]].concat();
+    let later: Vec<BpfEntry> = cli.ask(&asked)?;
+    ensure!(later == backends[1..2], "{later:?} are not {:?}", &backends[1..2]);
+    let unknown = cli.run(&with_pins(&["bpf", "dump", "BACKEND"]))?;
+    ensure!(unknown.code == Some(5) && unknown.stderr.contains("did you mean BACKENDS?"), "{unknown:?}");
+    let nowhere = cli.run(&["bpf", "maps", "--pins", "/sys/fs/bpf/nothing-here"])?;
+    ensure!(nowhere.code == Some(5) && nowhere.stderr.contains("start a daemon"), "{nowhere:?}");
     lasting.restart()?;
     ensure_unharmed(&lasting)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::bpf::BpfCommand;
 use super::config::ConfigCommand;
 use super::doctor::DoctorArgs;
 use super::events::EventsArgs;
@@ -139,6 +140,9 @@ pub enum Command {
     /// Show and change where the program is, with or without a daemon
     #[command(subcommand, after_help = "Examples:\n  lb xdp status\n  lb xdp detach")]
     Xdp(XdpCommand),
+    /// Look at the maps that the program uses, with or without a daemon
+    #[command(subcommand, after_help = "Examples:\n  lb bpf maps\n  lb bpf dump backends")]
+    Bpf(BpfCommand),
     /// Show and change limiters
     #[command(
         subcommand,
@@ -193,7 +197,12 @@ impl Command {
     /// Whether it asks the daemon something and changes nothing.
     pub(super) fn only_shows(&self) -> bool {
         match self {
-            Self::Status | Self::Doctor(_) | Self::Health(_) | Self::Flow(_) | Self::Slots(_) => true,
+            Self::Status
+            | Self::Bpf(_)
+            | Self::Doctor(_)
+            | Self::Health(_)
+            | Self::Flow(_)
+            | Self::Slots(_) => true,
             Self::Service(command) => matches!(command, ServiceCommand::List | ServiceCommand::Show { .. }),
             Self::Backend(command) => matches!(command, BackendCommand::List { .. }),
             Self::Deny(command) | Self::Allow(command) => matches!(command, ListCommand::List),

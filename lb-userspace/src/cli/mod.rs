@@ -1,6 +1,7 @@
 //! The command `lb`: arguments in, data on stdout, sentences on stderr, an exit code that scripts can trust.
 
 mod args;
+mod bpf;
 mod config;
 mod doctor;
 mod events;
@@ -34,6 +35,7 @@ use tracing_subscriber::EnvFilter;
 pub use self::args::{
     Args, BackendArgs, BackendCommand, Command, DaemonArgs, DecapArgs, LimitArgs, LimitCommand, RemoteArgs,
 };
+pub use self::bpf::BpfCommand;
 pub use self::config::ConfigCommand;
 pub use self::flows::FlowCommand;
 pub use self::health::HealthCommand;
@@ -133,6 +135,7 @@ fn execute(command: Command, daemon: DaemonArgs, screen: &mut Screen<'_>) -> Res
         Command::Backend(command) => backend(&command, &daemon.client()?, screen),
         Command::Deny(command) => lists::run(ListName::Deny, &command, &daemon.client()?, screen),
         Command::Allow(command) => lists::run(ListName::Allow, &command, &daemon.client()?, screen),
+        Command::Bpf(command) => bpf::run(&command, screen),
         Command::Xdp(command) => xdp::run(&command, screen),
         Command::Limit(command) => limits::run(&command, &daemon.client()?, screen),
         Command::Health(command) => health::run(&command, &daemon.client()?, screen),

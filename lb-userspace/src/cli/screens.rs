@@ -15,9 +15,11 @@ use crate::view::{
     ListsView, PrefixList, ReasonCount, ServiceView, Status, XdpInterface, XdpStatus,
 };
 
+mod bpf;
 mod config;
 mod flows;
 
+pub(super) use bpf::{entries, maps};
 pub(super) use config::{config_applied, config_diff, history};
 pub(super) use flows::{checks, disruption, flow_counts, flows, lookup, slots};
 pub(super) use suggestions::suggestions;

@@ -48,7 +48,7 @@ pub enum XdpCommand {
 pub struct PinsArgs {
     /// Where program and tables are pinned: [daemon] pins
     #[arg(long, default_value = DEFAULT_PINS, value_name = "PATH")]
-    pins: PathBuf,
+    pub(super) pins: PathBuf,
 }
 
 /// Runs one of the commands.

@@ -7,6 +7,7 @@ pub(crate) mod attach;
 mod batch;
 #[cfg(test)]
 pub(crate) mod double;
+pub(crate) mod dump;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod image;

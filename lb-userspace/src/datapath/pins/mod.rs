@@ -121,6 +121,16 @@ impl<'p> Glance<'p> {
         sets.iter().find_map(|set| set.programs.contains(&id).then(|| set.program(id).join("balance")))
     }
 
+    /// Where the tables are pinned that the program uses which was pinned last.
+    pub(crate) fn newest_tables(self) -> Result<Option<PathBuf>, PinsError> {
+        if !self.root.exists() {
+            return Ok(None);
+        }
+        let newest =
+            tables::sets(self.root)?.into_iter().max_by_key(|set| set.programs.iter().copied().max());
+        Ok(newest.filter(|set| !set.programs.is_empty()).map(|set| set.directory))
+    }
+
     /// The program that was pinned last, of all.
     pub(crate) fn newest_program(self) -> Option<PathBuf> {
         let sets = tables::sets(self.root).ok()?;
