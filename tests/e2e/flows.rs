@@ -351,9 +351,11 @@ fn a_udp_flow_outlives_changes(tools: Tools) -> Result<()> {
 /// What `lb flow`, `lb slots` and the API say of flows is what their packets do, before a change, during and after it.
 fn what_is_looked_up_is_where_packets_go(tools: Tools) -> Result<()> {
     let old_backends = [Node::Backend(1), Node::Backend(2)];
+    let mut labs = vec![tools.clone(), tools];
     for vip in [IpAddr::from(VIP4), VIP6.into()] {
+        let tools = labs.pop().context("there is one for each family")?;
         let service = Service::new("held", (vip, ECHO_PORT).into(), Protocol::Tcp).only(&old_backends);
-        let site = Site::with_daemon(tools.clone(), &Config::new(vec![service.clone()]))?;
+        let site = Site::with_daemon(tools, &Config::new(vec![service.clone()]))?;
         let (cli, target) = (site.cli()?, SocketAddr::from((vip, ECHO_PORT)));
         let mut old = Held::open_many(&site.client(1), target, 40)?;
         check_lookups(cli, &service, target, &old, |_| true)?;

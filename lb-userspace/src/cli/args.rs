@@ -189,7 +189,9 @@ pub enum Command {
     )]
     Completion(CompletionArgs),
     /// Write manual pages: one for lb and one for each of its commands
-    #[command(after_help = "Example:\n  lb man /usr/local/share/man/man1")]
+    #[command(
+        after_help = "Examples:\n  lb man /usr/local/share/man/man1\n  lb man --markdown > docs/cli.md"
+    )]
     Man(ManArgs),
 }
 

@@ -145,7 +145,7 @@ fn execute(command: Command, daemon: DaemonArgs, screen: &mut Screen<'_>) -> Res
         Command::Doctor(args) => doctor::run(&args, &daemon.client()?, screen),
         Command::Import(command) => import::run(&command, screen),
         Command::Completion(args) => manual::completion(&args, screen),
-        Command::Man(args) => manual::pages(&args),
+        Command::Man(args) => manual::pages(&args, screen),
     }
 }
 
