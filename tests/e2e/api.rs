@@ -32,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
         members_of_lb_ro_may_only_read,
         requests_are_numbered_and_logged,
         over_the_network_it_takes_a_token,
+        the_socket_answers_what_the_page_asks,
         a_validator_finds_nothing,
     ]
 }
@@ -257,6 +258,30 @@ fn documented(chapter: &str, kind: &str, address: &str, folder: &Path) -> Vec<St
     let blocks = text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
     let folder = folder.display().to_string();
     blocks.map(|block| block.replace("192.0.2.5", address).replace("/etc/lb", &folder)).collect()
+}
+
+/// Every request that the page makes over the socket is one that is answered; one that does not end by itself, with something
+/// before it is ended.
+fn the_socket_answers_what_the_page_asks(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![web(VIP4)]))?;
+    let socket = site.files("lb").socket.display().to_string();
+    let blocks = PAGE.split("```").skip(1).step_by(2);
+    let asking: Vec<&str> =
+        blocks.filter(|block| block.contains("curl") && block.contains("lb.sock")).collect();
+    ensure!(asking.len() >= 7, "the page has {} requests", asking.len());
+    for block in asking {
+        // The page's generation and its address with another port are examples of some moment.
+        let script = block.replace("/run/lb/lb.sock", &socket).replace("\"42\"", "*");
+        let script = script.replace("curl ", "curl --silent --fail-with-body ");
+        let goes_on = script.contains("/v1/events");
+        let mut command = site.lab.namespace(Node::Balancer).command("sh");
+        command.args(["-ec", &script.replace("--no-buffer", "--no-buffer --max-time 1")]);
+        let asked = process::finish(command, Duration::from_secs(20))?;
+        // 28: curl was out of time.
+        let expected = if goes_on { Some(28) } else { Some(0) };
+        ensure!(asked.code == expected && (goes_on || !asked.stdout.is_empty()), "{script}{asked:?}");
+    }
+    Ok(())
 }
 
 /// What the page says makes a daemon reachable does, and a client elsewhere reaches it as the page says.

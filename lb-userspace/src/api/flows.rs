@@ -46,7 +46,8 @@ struct Which {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u16>,
     /// The place in the flow table to begin at: where the header `link` of the answer before says.
-    offset: Option<u64>,
+    #[param(minimum = 0)]
+    offset: Option<i64>,
 }
 
 /// The flows that are remembered since their slots move. Flows come and go between two pages.
@@ -63,7 +64,9 @@ async fn list(
     if !(1..=MOST_FLOWS).contains(&limit) {
         return Err(Problem::bad_request(format!("limit: {limit} is not from 1 to {MOST_FLOWS}")));
     }
-    let query = FlowsQuery { service, from: offset.unwrap_or_default(), most: limit.into() };
+    let from = u64::try_from(offset.unwrap_or_default());
+    let from = from.map_err(|_| Problem::bad_request("offset: no place in the flow table is below 0"))?;
+    let query = FlowsQuery { service, from, most: limit.into() };
     let page = control.flows(query).await?;
     let next = page.next.map(|next| next_page(&uri, limit.into(), next)).unwrap_or_default();
     Ok((next, Json(page.flows)))

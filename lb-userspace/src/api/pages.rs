@@ -233,8 +233,10 @@ fn read_fields(shape: &Shape, value: &str) -> Result<Vec<String>, String> {
     }
 }
 
+/// A number of the format that the description names.
 fn number(name: &str, value: &str, least: usize) -> Result<usize, String> {
-    let number = value.parse().ok().filter(|number| *number >= least);
+    let number = value.parse::<i64>().ok().and_then(|number| usize::try_from(number).ok());
+    let number = number.filter(|number| *number >= least);
     number.ok_or_else(|| format!("{name}: {value:?} is no number from {least} on"))
 }
 

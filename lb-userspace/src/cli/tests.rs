@@ -374,3 +374,59 @@ fn services_of_ipvs_are_imported() {
     assert_eq!((refused.exit, refused.err.lines().count()), (Exit::Refused, 2), "{}", refused.err);
     assert_eq!(lb(&["import", "ipvsadm", "/nonexistent"]).exit, Exit::Negative);
 }
+
+/// Pages on which commands are shown.
+const PAGES: [(&str, &str); 8] = [
+    ("README.md", include_str!("../../../README.md")),
+    ("docs/api.md", include_str!("../../../docs/api.md")),
+    ("docs/architecture.md", include_str!("../../../docs/architecture.md")),
+    ("docs/backends.md", include_str!("../../../docs/backends.md")),
+    ("docs/configuration.md", include_str!("../../../docs/configuration.md")),
+    ("docs/cli.md", include_str!("../../../docs/cli.md")),
+    ("docs/service.md", include_str!("../../../docs/service.md")),
+    ("docs/troubleshooting.md", include_str!("../../../docs/troubleshooting.md")),
+];
+
+/// The words of the first command of a line, as a shell makes them; nothing if it is none of `lb`.
+fn words(line: &str) -> Option<Vec<String>> {
+    let line = line.trim_start().trim_start_matches("$ ").trim_start_matches("sudo ");
+    line.starts_with("lb ").then_some(())?;
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for letter in line.chars() {
+        match (letter, quote) {
+            ('|' | '>' | '<' | '#' | '&' | ';', None) => break,
+            ('\'' | '"', None) => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (end, Some(begun)) if end == begun => quote = None,
+            (' ', None) => words.extend(word.take()),
+            (other, _) => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    Some(words)
+}
+
+#[test]
+fn every_command_on_our_pages_is_one() {
+    let mut seen = 0;
+    for (page, text) in PAGES {
+        for block in text.split("```").skip(1).step_by(2) {
+            let block = block.replace("\\\n", " ");
+            // In help, what is not indented is a sentence.
+            let is_command = |line: &&str| page != "docs/cli.md" || line.starts_with("  ");
+            for words in block.lines().filter(is_command).filter_map(words) {
+                let parsed = Args::try_parse_from(&words);
+                let helps = |error: &clap::Error| !error.use_stderr();
+                assert!(
+                    parsed.as_ref().is_ok() || parsed.as_ref().is_err_and(helps),
+                    "{page}: {words:?}: {}",
+                    parsed.unwrap_err()
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "{seen} commands were found");
+}
