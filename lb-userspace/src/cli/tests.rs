@@ -376,13 +376,16 @@ fn services_of_ipvs_are_imported() {
 }
 
 /// Pages on which commands are shown.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 11] = [
     ("README.md", include_str!("../../../README.md")),
     ("docs/api.md", include_str!("../../../docs/api.md")),
     ("docs/architecture.md", include_str!("../../../docs/architecture.md")),
     ("docs/backends.md", include_str!("../../../docs/backends.md")),
     ("docs/configuration.md", include_str!("../../../docs/configuration.md")),
     ("docs/cli.md", include_str!("../../../docs/cli.md")),
+    ("docs/limits.md", include_str!("../../../docs/limits.md")),
+    ("docs/tuning.md", include_str!("../../../docs/tuning.md")),
+    ("docs/upgrade.md", include_str!("../../../docs/upgrade.md")),
     ("docs/service.md", include_str!("../../../docs/service.md")),
     ("docs/troubleshooting.md", include_str!("../../../docs/troubleshooting.md")),
 ];

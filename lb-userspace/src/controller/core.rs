@@ -22,7 +22,7 @@ pub use self::flows::FlowsQuery;
 use self::phases::Phases;
 use super::contended::Contended;
 use super::janitor::{self, Pressure};
-use super::ledger::{Ledger, ServiceTotals};
+use super::ledger::{Counted, Ledger, ServiceTotals};
 use super::limited::Limited;
 use super::{ChangeError, edits};
 use crate::config::limit_keys;
@@ -443,8 +443,9 @@ impl<D: Datapath> Core<D> {
 
     /// The daemon as a whole.
     pub(super) fn status(&self, attachments: &[Attachment]) -> Result<Status, TableError> {
+        let counted = self.ledger.read(&self.datapath)?;
         let services: Result<Vec<_>, _> =
-            self.services.values().map(|service| self.service_view(service)).collect();
+            self.services.values().map(|service| self.service_view(service, &counted)).collect();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -520,8 +521,9 @@ impl<D: Datapath> Core<D> {
         reasons.map(count).filter(happened).collect()
     }
 
-    fn service_view(&self, service: &Service) -> Result<ServiceView, TableError> {
-        let ServiceTotals { forwarded, withheld } = self.ledger.service(&service.name, &self.datapath)?;
+    fn service_view(&self, service: &Service, counted: &Counted) -> Result<ServiceView, TableError> {
+        let ServiceTotals { forwarded, withheld } =
+            self.ledger.service(&service.name, counted, &self.datapath)?;
         let placed = self.placement.service(&service.name);
         let (slots, moving) = placed.map_or((0, 0), |placed| (placed.slots().len(), placed.moving()));
         let mut limits = Vec::new();

@@ -57,6 +57,13 @@ pub(super) struct ServiceTotals {
     pub(super) withheld: Withheld,
 }
 
+/// What stands in rows of counters.
+#[derive(Debug)]
+pub(super) struct Counted {
+    forwarded: Vec<Forwarded>,
+    withheld: Vec<Withheld>,
+}
+
 impl Ledger {
     /// The ledger of tables that were found with this content, and the placement in them.
     pub(super) fn adopt(placement: &Placement, image: &Image) -> Self {
@@ -175,24 +182,36 @@ impl Ledger {
         self.meters.iter().filter(is_new).map(|(_, account)| account.meter).collect()
     }
 
-    /// What a service has received; nothing if there is no such service.
+    /// What stands in the rows of all services and backends, at about one moment.
+    pub(super) fn read<D: Datapath + ?Sized>(&self, tables: &D) -> Result<Counted, TableError> {
+        let accounts = || self.services.values();
+        let backends =
+            accounts().flat_map(|account| account.backends.values()).map(|backend| backend.row + 1);
+        let services = accounts().map(|account| account.row + 1);
+        Ok(Counted {
+            forwarded: tables.forwarded_in(0..backends.max().unwrap_or_default())?,
+            withheld: tables.withheld_in(0..services.max().unwrap_or_default())?,
+        })
+    }
+
+    /// What was forwarded and not forwarded for a service since it exists, of which `counted` was read before.
     pub(super) fn service<D: Datapath + ?Sized>(
         &self,
         name: &str,
+        counted: &Counted,
         tables: &D,
     ) -> Result<ServiceTotals, TableError> {
         let Some(account) = self.services.get(name) else { return Ok(ServiceTotals::default()) };
         let mut forwarded = account.retired;
-        let end = account.backends.values().map(|backend| backend.row + 1).max().unwrap_or(account.first);
-        let rows = tables.forwarded_in(account.first..end)?;
         for backend in account.backends.values() {
-            let counted = rows.get((backend.row - account.first) as usize).copied().unwrap_or_default();
-            forwarded = add(forwarded, add(backend.carried, counted));
+            let row = counted.forwarded.get(backend.row as usize).copied().unwrap_or_default();
+            forwarded = add(forwarded, add(backend.carried, row));
         }
         for (_, _, account) in self.closing.iter().filter(|(service, ..)| service == name) {
             forwarded = add(forwarded, total(account, tables)?);
         }
-        Ok(ServiceTotals { forwarded, withheld: tables.withheld(account.row)? })
+        let withheld = counted.withheld.get(account.row as usize).copied().unwrap_or_default();
+        Ok(ServiceTotals { forwarded, withheld })
     }
 
     /// Notes with the owners of rows in the tables what other rows have counted for them: for backends of these services.

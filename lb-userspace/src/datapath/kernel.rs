@@ -114,6 +114,8 @@ pub struct KernelDatapath {
     forwarded: PerCpuArray<MapData, Row<Forwarded>>,
     /// The same map.
     forwarded_map: OwnedFd,
+    /// As `withheld`.
+    withheld_map: OwnedFd,
     /// Values that a row of counters has.
     cpus: usize,
     withheld: PerCpuArray<MapData, Row<Withheld>>,
@@ -196,6 +198,7 @@ impl KernelDatapath {
         let flows = mapping(&ebpf, "FLOWS", |map| Mapping::new(map, flow_words))?;
         Ok(Self {
             forwarded_map: counters_map(&ebpf, "FORWARDED")?,
+            withheld_map: counters_map(&ebpf, "WITHHELD")?,
             cpus: nr_cpus().map_err(|(_, source)| LoadError::Cpus(source))?,
             limiter_counts: counters(&mut ebpf, "LIMITER_COUNTS")?,
             flow_counts: counters(&mut ebpf, "FLOW_COUNTS")?,
@@ -323,6 +326,36 @@ fn together(a: Forwarded, b: Forwarded) -> Forwarded {
     }
 }
 
+fn withheld_together(a: Withheld, b: Withheld) -> Withheld {
+    Withheld { limited: a.limited + b.limited, dropped: a.dropped + b.dropped }
+}
+
+/// Rows of counters, those of all CPUs together: a system call for some thousand rows instead of one for each.
+fn rows_in<T: bytemuck::Pod + Default>(
+    map: &OwnedFd,
+    table: &'static str,
+    cpus: usize,
+    rows: Range<u32>,
+    together: fn(T, T) -> T,
+) -> Result<Vec<T>, TableError> {
+    let mut all = Vec::with_capacity(rows.len());
+    let mut next = rows.start;
+    let mut keys = vec![0u32; ROWS_AT_ONCE.min(rows.len())];
+    let mut values = vec![T::default(); keys.len() * cpus];
+    while next < rows.end {
+        let keys = &mut keys[..ROWS_AT_ONCE.min((rows.end - next) as usize)];
+        let values = &mut values[..keys.len() * cpus];
+        let (found, onward) = lookup_batch(map, next.checked_sub(1), keys, values);
+        if found < keys.len() {
+            let reason = onward.err().unwrap_or(Errno::NOENT).to_string();
+            return Err(TableError { table, entry: next as usize + found, reason });
+        }
+        all.extend(values.chunks(cpus).map(|row| row.iter().copied().fold(T::default(), together)));
+        next += found as u32;
+    }
+    Ok(all)
+}
+
 /// A map of counters, for other calls than aya's.
 fn counters_map(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
     let Some(Map::PerCpuArray(data)) = ebpf.map(name) else { return Err(LoadError::Incomplete(name)) };
@@ -440,34 +473,17 @@ impl Datapath for KernelDatapath {
         Ok(rows.fold(Forwarded::default(), |sum, Row(row)| together(sum, row)))
     }
 
-    /// A system call for some thousand rows instead of one for each.
     fn forwarded_in(&self, rows: Range<u32>) -> Result<Vec<Forwarded>, TableError> {
-        let mut all = Vec::with_capacity(rows.len());
-        let mut next = rows.start;
-        let mut keys = [0u32; ROWS_AT_ONCE];
-        let mut values = vec![Forwarded::default(); keys.len() * self.cpus];
-        while next < rows.end {
-            let keys = &mut keys[..ROWS_AT_ONCE.min((rows.end - next) as usize)];
-            let values = &mut values[..keys.len() * self.cpus];
-            let (found, onward) = lookup_batch(&self.forwarded_map, next.checked_sub(1), keys, values);
-            if found < keys.len() {
-                let reason = onward.err().unwrap_or(Errno::NOENT).to_string();
-                return Err(TableError { table: "FORWARDED", entry: next as usize + found, reason });
-            }
-            all.extend(
-                values.chunks(self.cpus).map(|row| row.iter().copied().fold(Forwarded::default(), together)),
-            );
-            next += found as u32;
-        }
-        Ok(all)
+        rows_in(&self.forwarded_map, "FORWARDED", self.cpus, rows, together)
     }
 
     fn withheld(&self, index: u32) -> Result<Withheld, TableError> {
-        let add = |a: Withheld, Row(b): Row<Withheld>| Withheld {
-            limited: a.limited + b.limited,
-            dropped: a.dropped + b.dropped,
-        };
-        Ok(row(&self.withheld, "WITHHELD", index)?.into_iter().fold(Withheld::default(), add))
+        let rows = row(&self.withheld, "WITHHELD", index)?.into_iter();
+        Ok(rows.fold(Withheld::default(), |sum, Row(row)| withheld_together(sum, row)))
+    }
+
+    fn withheld_in(&self, rows: Range<u32>) -> Result<Vec<Withheld>, TableError> {
+        rows_in(&self.withheld_map, "WITHHELD", self.cpus, rows, withheld_together)
     }
 
     fn limiter_counts(&self, index: u32) -> Result<LimiterCounts, TableError> {

@@ -348,6 +348,11 @@ pub trait Datapath: Send {
     /// What the service in a row did not forward, all CPUs together.
     fn withheld(&self, row: u32) -> Result<Withheld, TableError>;
 
+    /// [`Self::withheld`] of many rows.
+    fn withheld_in(&self, rows: Range<u32>) -> Result<Vec<Withheld>, TableError> {
+        rows.map(|row| self.withheld(row)).collect()
+    }
+
     /// What a limiter said that counts in a row, all CPUs together.
     fn limiter_counts(&self, row: u32) -> Result<LimiterCounts, TableError>;
 
