@@ -184,14 +184,17 @@ impl Ledger {
 
     /// What stands in the rows of all services and backends, at about one moment.
     pub(super) fn read<D: Datapath + ?Sized>(&self, tables: &D) -> Result<Counted, TableError> {
-        let accounts = || self.services.values();
-        let backends =
-            accounts().flat_map(|account| account.backends.values()).map(|backend| backend.row + 1);
-        let services = accounts().map(|account| account.row + 1);
-        Ok(Counted {
-            forwarded: tables.forwarded_in(0..backends.max().unwrap_or_default())?,
-            withheld: tables.withheld_in(0..services.max().unwrap_or_default())?,
-        })
+        // What a row costs is the kernel's copying of it: only rows that are somebody's are worth that.
+        let mut forwarded: Vec<Forwarded> = Vec::new();
+        for account in self.services.values() {
+            let end = account.backends.values().map(|backend| backend.row + 1).max().unwrap_or(account.first);
+            let rows = tables.forwarded_in(account.first..end)?;
+            let (first, end) = (account.first as usize, end as usize);
+            forwarded.resize(forwarded.len().max(end), Forwarded::default());
+            forwarded[first..end].copy_from_slice(&rows);
+        }
+        let services = self.services.values().map(|account| account.row + 1).max();
+        Ok(Counted { forwarded, withheld: tables.withheld_in(0..services.unwrap_or_default())? })
     }
 
     /// What was forwarded and not forwarded for a service since it exists, of which `counted` was read before.

@@ -32,6 +32,9 @@ const DEVICE: &str = "uplink";
 /// How long the daemon may take to serve, and to end.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// How often a command is timed.
+const COMMANDS: usize = 21;
+
 /// Changes made of one backend, one after the other: then everything is as it was.
 const DEEDS: usize = 5;
 
@@ -68,7 +71,7 @@ struct Figures {
     change_ms_p50: f64,
     change_ms_p99: f64,
     change_ms_max: f64,
-    /// Milliseconds that `lb status` and `lb backend list` take.
+    /// Milliseconds that `lb status` and `lb backend list` take, the medians of some runs.
     status_ms: f64,
     backends_ms: f64,
     /// Mebibytes of the daemon that are in memory after all the changes, and at the most.
@@ -236,11 +239,15 @@ impl Trial {
         Ok(())
     }
 
-    /// Milliseconds that a command of `lb` takes.
+    /// Milliseconds that a command of `lb` takes from its start to its end, in the median.
     fn command(&self, words: &[&str]) -> Result<f64> {
-        let begun = Instant::now();
-        self.cli.succeed(words)?;
-        Ok(begun.elapsed().as_secs_f64() * 1e3)
+        let once = || -> Result<f64> {
+            let begun = Instant::now();
+            self.cli.succeed(words)?;
+            Ok(begun.elapsed().as_secs_f64() * 1e3)
+        };
+        let times: Result<Vec<f64>> = (0..COMMANDS).map(|_| once()).collect();
+        Ok(median(times?.into_iter()))
     }
 }
 
