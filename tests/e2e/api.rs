@@ -216,6 +216,8 @@ fn members_of_lb_ro_may_only_read(tools: Tools) -> Result<()> {
     ensure!(reader.code == Some(0) && reader.stdout.contains(&endpoint), "{reader:?}");
     let compares = run_as(&site, &lb, NOBODY, "4242", &["config", "diff"])?;
     ensure!(compares.code == Some(0), "{compares:?}");
+    let weighs = run_as(&site, &lb, NOBODY, "4242", &["slots", "disruption", "web", "--remove", &endpoint])?;
+    ensure!(weighs.code == Some(0) && weighs.stdout.contains("Nothing was changed"), "{weighs:?}");
     let refused = run_as(&site, &lb, NOBODY, "4242", &remove)?;
     ensure!(refused.code == Some(4), "{refused:?}");
     ensure!(refused.stderr.contains("may only read: its user is a member of group lb-ro"), "{refused:?}");

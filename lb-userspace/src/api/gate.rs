@@ -197,6 +197,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn comparing_and_weighing_is_reading() {
+        let cases = [
+            (Method::GET, "/v1/services/web/backends", true),
+            (Method::HEAD, "/v1/status", true),
+            (Method::POST, "/v1/config/diff", true),
+            (Method::POST, "/v1/services/web/disruption", true),
+            (Method::PUT, "/v1/services/web/disruption", false),
+            (Method::POST, "/v1/services/web/backends/disruption", false),
+            (Method::POST, "/v1/services/disruption", false),
+            (Method::POST, "/v1/services", false),
+            (Method::DELETE, "/v1/services/web", false),
+        ];
+        for (method, path, reads) in cases {
+            assert_eq!(is_reading(&method, path), reads, "{method} {path}");
+        }
+    }
+
+    #[test]
     fn a_client_may_hurry_for_a_while_and_then_keeps_its_pace() {
         let gate = Gate::new(None);
         let now = Duration::from_secs(7);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LINK};
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use form_urlencoded::{Serializer, parse};
@@ -257,9 +257,11 @@ pub(super) async fn cut_to_measure(
     }
     let asked = request.uri().clone();
     *request.uri_mut() = with_query(&asked, &rest)?;
+    // The answer to a HEAD has nothing that could be cut.
+    let has_body = request.method() == Method::GET;
     let response = next.run(request).await;
     let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == JSON);
-    if !response.status().is_success() || !is_json {
+    if !has_body || !response.status().is_success() || !is_json {
         return Ok(response);
     }
     let (mut parts, body) = response.into_parts();

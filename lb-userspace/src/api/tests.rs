@@ -389,6 +389,25 @@ async fn answers_are_cut_to_measure() {
     assert_eq!(answer, one(r#"{"sources_total": 2}"#));
 }
 
+/// Whoever asks for the head of an answer gets no other status than who asks for all of it.
+#[tokio::test]
+async fn heads_have_nothing_to_cut() {
+    let daemon = Daemon::start();
+    for (path, expected) in [
+        ("/v1/limits?fields=name", 200),
+        ("/v1/flows?limit=2&fields=slot", 200),
+        ("/v1/limits?fields=x", 400),
+    ] {
+        let stream = UnixStream::connect(daemon.socket()).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::head(path).header("host", "lb").body(RawBody::empty()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), expected, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn pages_lead_to_the_next() {
     let daemon = Daemon::start();

@@ -1,5 +1,6 @@
 //! One interface: what the program can be on it, and what the kernel does before and after.
 
+use super::offload::joined;
 use super::{Files, Finding};
 
 /// Drivers whose kernels run XDP natively (`ndo_bpf` in drivers/net of Linux 6.1), and those that are no hardware.
@@ -46,8 +47,8 @@ pub fn interfaces(files: &Files) -> Vec<String> {
     files.names("sys/class/net").into_iter().filter(|name| is_ethernet(name) && is_up(name)).collect()
 }
 
-/// What of an interface matters; `None` if there is no such interface.
-pub fn interface(files: &Files, name: &str) -> Option<Vec<Finding>> {
+/// What of an interface matters, of which it was found out whether it joins packets; `None` if there is no such interface.
+pub fn interface(files: &Files, name: &str, large_receive: Option<bool>) -> Option<Vec<Finding>> {
     let of = |what: &str| format!("sys/class/net/{name}/{what}");
     if !files.exists(&of("")) {
         return None;
@@ -57,6 +58,7 @@ pub fn interface(files: &Files, name: &str) -> Option<Vec<Finding>> {
     let strict = |of: &str| files.number(&format!("proc/sys/net/ipv4/conf/{of}/rp_filter")).unwrap_or(0);
     Some(vec![
         driver(name, files.target(&of("device/driver"))),
+        joined(name, large_receive),
         mtu(name, files.number(&of("mtu"))),
         spread(name, queues, cpus),
         rp_filter(name, strict("all").max(strict(name))),
@@ -153,7 +155,7 @@ mod tests {
             ("sys/class/net/lo/operstate", "up\n"),
         ]);
         assert_eq!(interfaces(&files), ["eth0"]);
-        assert_eq!(interface(&files, "eth7"), None);
+        assert_eq!(interface(&files, "eth7", None), None);
     }
 
     #[test]
@@ -173,12 +175,13 @@ mod tests {
             root.path().join("sys/class/net/eth0/device/driver"),
         )
         .unwrap();
-        let found = interface(&files, "eth0").unwrap();
+        let found = interface(&files, "eth0", Some(true)).unwrap();
         let notes: Vec<_> = found.iter().filter(|one| one.severity == Severity::Note).collect();
         let mends: Vec<_> =
             notes.iter().map(|one| (one.check.as_str(), one.mend.as_deref().unwrap_or(""))).collect();
         let expected = [
             ("eth0 driver", ""),
+            ("eth0 lro", "ethtool -K eth0 lro off"),
             ("eth0 mtu", "ip link set eth0 mtu 1548"),
             ("eth0 queues", "ethtool -L eth0 combined 8"),
             ("eth0 rp_filter", "sysctl -w net.ipv4.conf.eth0.rp_filter=2 net.ipv4.conf.all.rp_filter=2"),

@@ -5,6 +5,7 @@
 
 mod host;
 mod interface;
+mod offload;
 mod programs;
 mod services;
 mod setup;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 pub use self::host::host;
 pub use self::interface::{interface, interfaces};
+pub use self::offload::large_receive;
 pub use self::programs::occupant;
 pub use self::services::services;
 pub use self::setup::{Step, backend_setup};
