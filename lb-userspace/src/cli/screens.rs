@@ -413,4 +413,4 @@ pub(super) fn setup(steps: &[Step]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,8 +1,10 @@
 //! Whole command lines: what stands on which stream, and the exit code.
 
+use super::screens::tests as samples;
 use super::*;
 use crate::api::double::Daemon;
 use crate::controller::ListAction;
+use crate::view::HealthState;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 use tempfile::TempDir;
@@ -432,4 +434,59 @@ fn every_command_on_our_pages_is_one() {
         }
     }
     assert!(seen > 100, "{seen} commands were found");
+}
+
+/// What programs read: a change here breaks them.
+const CONTRACT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/contract.txt");
+
+/// `LB_WRITE_CONTRACT=1 cargo test -p lb-userspace --lib json_is_a_contract` writes the file anew: what differs then is to be looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_a_contract() {
+    let daemon = Daemon::start();
+    let socket = daemon.socket().display().to_string();
+    let commands = [
+        "status",
+        "service list",
+        "service show web",
+        "backend list web",
+        "backend add web 10.0.1.9:80",
+        "limit list",
+        "limit show web source-packets",
+        "limit top",
+        "limit suggest web",
+        "deny list",
+        "health list",
+        "flow list",
+        "flow count",
+        "flow lookup tcp 198.51.100.7:40000 192.0.2.10:80",
+        "slots show web",
+        "slots disruption web --add 10.0.1.9:80",
+        "config history",
+        "config rollback",
+    ];
+    let mut said = String::new();
+    for command in commands {
+        let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        let socket = socket.clone();
+        let ran = tokio::task::spawn_blocking(move || {
+            let all: Vec<&str> =
+                words.iter().map(String::as_str).chain(["-o", "json", "--socket", &socket]).collect();
+            lb(&all)
+        });
+        let ran = ran.await.unwrap();
+        assert_eq!(ran.exit, Exit::Ok, "{command}: {}", ran.err);
+        said.extend(["$ lb ", command, " -o json\n", &ran.out, "\n"]);
+    }
+    // The double has none of these.
+    let service = samples::service("web", 2, 3_810_000);
+    let backend = samples::backend("10.0.1.1:80", BackendState::Ready, HealthState::Up, 100);
+    for sample in [serde_json::to_string_pretty(&service), serde_json::to_string_pretty(&backend)] {
+        said.extend([&sample.unwrap(), "\n"]);
+    }
+    if std::env::var_os("LB_WRITE_CONTRACT").is_some() {
+        std::fs::write(CONTRACT, &said).unwrap();
+    }
+    let contract = std::fs::read_to_string(CONTRACT).unwrap();
+    let differs = said.lines().zip(contract.lines()).find(|(now, then)| now != then);
+    assert!(said == contract, "what programs read is no longer what it was: {differs:?}");
 }

@@ -5,7 +5,7 @@ use crate::view::{
 };
 use crate::view::{BackendState, LimitedSource, OptionsView, SamplesView, SlotsView};
 
-fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
+pub(in crate::cli) fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
     ServiceView {
         name: name.to_owned(),
         vip: "192.0.2.10:80".to_owned(),
@@ -25,7 +25,12 @@ fn service(name: &str, serving: usize, packets: u64) -> ServiceView {
     }
 }
 
-fn backend(address: &str, state: BackendState, health: HealthState, effective: u16) -> BackendView {
+pub(in crate::cli) fn backend(
+    address: &str,
+    state: BackendState,
+    health: HealthState,
+    effective: u16,
+) -> BackendView {
     BackendView {
         address: address.to_owned(),
         state,
