@@ -1,10 +1,12 @@
 //! Many entries of a table by one system call.
 
+use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use bytemuck::{Pod, Zeroable};
 use rustix::io::Errno;
 
+use super::TableError;
 use super::sys::bpf;
 
 /// Commands of `bpf(2)` (`enum bpf_cmd` of include/uapi/linux/bpf.h).
@@ -81,6 +83,40 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
         Err(Errno::NOENT) => (batch.count as usize, Err(Errno::NOENT)),
         Err(error) => (0, Err(error)),
     }
+}
+
+/// Entries of an array that [`visit_rows`] looks up by one system call.
+const ROWS_AT_ONCE: usize = 512;
+
+/// Shows the values of rows of an array, `each` of them for a row, to `visit` until it has seen enough.
+///
+/// `each` is as of [`lookup_batch`].
+pub(super) fn visit_rows<V: Pod>(
+    map: impl AsFd,
+    table: &'static str,
+    rows: Range<u32>,
+    each: usize,
+    mut visit: impl FnMut(u32, &[V]) -> ControlFlow<()>,
+) -> Result<(), TableError> {
+    let mut keys = vec![0u32; ROWS_AT_ONCE.min(rows.len())];
+    let mut values = vec![V::zeroed(); keys.len() * each];
+    let mut next = rows.start;
+    while next < rows.end {
+        let keys = &mut keys[..ROWS_AT_ONCE.min((rows.end - next) as usize)];
+        let values = &mut values[..keys.len() * each];
+        let (found, onward) = lookup_batch(map.as_fd(), next.checked_sub(1), keys, values);
+        if found < keys.len() {
+            let reason = onward.err().unwrap_or(Errno::NOENT).to_string();
+            return Err(TableError { table, entry: next as usize + found, reason });
+        }
+        for (row, values) in (next..).zip(values.chunks_exact(each)) {
+            if visit(row, values).is_break() {
+                return Ok(());
+            }
+        }
+        next += found as u32;
+    }
+    Ok(())
 }
 
 impl Batch {

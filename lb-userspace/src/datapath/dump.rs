@@ -1,6 +1,7 @@
 //! The pinned maps as anybody may look at them who may use BPF, with or without a daemon. Nothing is changed.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use rustix::io::Errno;
 
 use super::TableError;
-use super::batch::lookup_batch;
+use super::batch::visit_rows;
 use super::lists::ListTable;
 use super::maps::kept_maps;
 use super::pins::{Glance, PinsError};
@@ -118,9 +119,6 @@ fn memory(map: &MapData) -> Option<u64> {
     facts.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
 }
 
-/// Entries of an array that are looked up by one system call.
-const AT_ONCE: usize = 1024;
-
 fn array(
     name: &'static str,
     map: &MapData,
@@ -131,28 +129,20 @@ fn array(
 ) -> Result<Vec<BpfEntry>, TableError> {
     let words = info.value_size().div_ceil(8) as usize;
     let mut entries = Vec::new();
-    let mut keys = [0u32; AT_ONCE];
-    let mut values = vec![0u64; AT_ONCE * words * cpus];
-    let mut next = from;
-    while next < info.max_entries() && entries.len() < most {
-        let count = AT_ONCE.min((info.max_entries() - next) as usize);
-        let values = &mut values[..count * words * cpus];
-        let (found, onward) = lookup_batch(map.fd(), next.checked_sub(1), &mut keys[..count], values);
-        if found < count {
-            return Err(failed(name, next + found as u32, onward.err().unwrap_or(Errno::NOENT)));
+    visit_rows(map.fd(), name, from..info.max_entries(), words * cpus, |index, values: &[u64]| {
+        if entries.len() == most {
+            return ControlFlow::Break(());
         }
-        for (index, values) in (next..).zip(values.chunks_exact(words * cpus)) {
-            let mut sum = vec![0u64; words];
-            for (at, word) in values.iter().enumerate() {
-                sum[at % words] = sum[at % words].wrapping_add(*word);
-            }
-            if sum.iter().any(|word| *word != 0) && entries.len() < most {
-                let meaning = meaning(name, cast_slice(&sum));
-                entries.push(BpfEntry { index, words: hexadecimal(&sum), meaning });
-            }
+        let mut sum = vec![0u64; words];
+        for (at, word) in values.iter().enumerate() {
+            sum[at % words] = sum[at % words].wrapping_add(*word);
         }
-        next += count as u32;
-    }
+        if sum.iter().any(|word| *word != 0) {
+            let meaning = meaning(name, cast_slice(&sum));
+            entries.push(BpfEntry { index, words: hexadecimal(&sum), meaning });
+        }
+        ControlFlow::Continue(())
+    })?;
     Ok(entries)
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -28,7 +28,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::attach::{AttachError, Attachment, attach};
-use super::batch::lookup_batch;
+use super::batch::visit_rows;
 use super::lists::ListTable;
 use super::mapping::{Mapping, Row};
 use super::maps::{MAPS, WAYS as WAYS_MAP, kept_maps};
@@ -315,9 +315,6 @@ fn fill_ways(ebpf: &mut Ebpf) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Rows of counters that are looked up by one call.
-const ROWS_AT_ONCE: usize = 512;
-
 fn together(a: Forwarded, b: Forwarded) -> Forwarded {
     Forwarded {
         packets: a.packets + b.packets,
@@ -339,20 +336,10 @@ fn rows_in<T: bytemuck::Pod + Default>(
     together: fn(T, T) -> T,
 ) -> Result<Vec<T>, TableError> {
     let mut all = Vec::with_capacity(rows.len());
-    let mut next = rows.start;
-    let mut keys = vec![0u32; ROWS_AT_ONCE.min(rows.len())];
-    let mut values = vec![T::default(); keys.len() * cpus];
-    while next < rows.end {
-        let keys = &mut keys[..ROWS_AT_ONCE.min((rows.end - next) as usize)];
-        let values = &mut values[..keys.len() * cpus];
-        let (found, onward) = lookup_batch(map, next.checked_sub(1), keys, values);
-        if found < keys.len() {
-            let reason = onward.err().unwrap_or(Errno::NOENT).to_string();
-            return Err(TableError { table, entry: next as usize + found, reason });
-        }
-        all.extend(values.chunks(cpus).map(|row| row.iter().copied().fold(T::default(), together)));
-        next += found as u32;
-    }
+    visit_rows(map, table, rows, cpus, |_, row: &[T]| {
+        all.push(row.iter().copied().fold(T::default(), together));
+        ControlFlow::Continue(())
+    })?;
     Ok(all)
 }
 

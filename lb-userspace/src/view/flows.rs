@@ -136,14 +136,12 @@ impl FlowName {
             })
         });
         let flow = Self { protocol, source: source?, vip: vip? };
-        if flow.source.is_ipv4() == flow.vip.is_ipv4() {
-            Ok(flow)
-        } else {
-            Err(format!(
-                "no packet goes from {} to {}: give two addresses of one family",
-                flow.source.ip(),
-                flow.vip.ip()
-            ))
-        }
+        if flow.source.is_ipv4() == flow.vip.is_ipv4() { Ok(flow) } else { Err(flow.contradiction()) }
+    }
+
+    /// What to say if its addresses are not of one family.
+    pub(crate) fn contradiction(&self) -> String {
+        let (source, vip) = (self.source.ip(), self.vip.ip());
+        format!("no packet goes from {source} to {vip}: give two addresses of one family")
     }
 }

@@ -105,12 +105,12 @@ impl<D: Datapath> Core<D> {
         service: Option<&str>,
     ) -> Result<Vec<FlowCount>, ChangeError> {
         let directory = self.directory(service)?;
-        let mut counts: BTreeMap<(u32, Option<Endpoint>), FlowCount> = BTreeMap::new();
+        let mut counts: BTreeMap<(&str, Option<Endpoint>), FlowCount> = BTreeMap::new();
         for place in 0..self.datapath.capacity().flows() {
             let Some((entry, detail)) = self.remembered(place) else { continue };
             let Some((named, _)) = directory.find(detail.index()) else { continue };
             let endpoint = named.endpoints.get(&entry.backend()).copied();
-            let count = counts.entry((named.placed.first_slot(), endpoint)).or_insert_with(|| FlowCount {
+            let count = counts.entry((named.name, endpoint)).or_insert_with(|| FlowCount {
                 service: named.name.to_owned(),
                 backend: endpoint.map(|endpoint| endpoint.to_string()),
                 fresh: 0,
@@ -121,9 +121,7 @@ impl<D: Datapath> Core<D> {
                 FlowStage::Confirmed => count.confirmed += 1,
             }
         }
-        let mut counts: Vec<_> = counts.into_iter().map(|((_, endpoint), count)| (endpoint, count)).collect();
-        counts.sort_by(|(one, a), (other, b)| (&a.service, one).cmp(&(&b.service, other)));
-        Ok(counts.into_iter().map(|(_, count)| count).collect())
+        Ok(counts.into_values().collect())
     }
 
     /// Where a flow's packets go: the program's own rule, asked with the program's own tables.
@@ -142,11 +140,7 @@ impl<D: Datapath> Core<D> {
             (IpAddr::V6(source), IpAddr::V6(vip)) => {
                 key.ipv6(Ipv6Address::new(source.octets()), Ipv6Address::new(vip.octets()))
             }
-            (source, vip) => {
-                return Err(ChangeError::Refused(format!(
-                    "no packet goes from {source} to {vip}: give two addresses of one family"
-                )));
-            }
+            _ => return Err(ChangeError::Refused(flow.contradiction())),
         };
         let ports = Ports::new(flow.source.port(), flow.vip.port());
         let hash = key.flow(addresses, ports, transport(flow.protocol));
