@@ -8,7 +8,7 @@ use super::{Exit, Failure, Screen, block_on, screens};
 use crate::client::{Client, ClientError};
 use crate::datapath::{DEFAULT_PINS, pinned};
 use crate::doctor::{
-    Files, Finding, Severity, backend_setup, host, interface, interfaces, large_receive, occupant, services,
+    Files, Finding, Severity, Told, backend_setup, host, interface, interfaces, occupant, services,
 };
 use crate::neighbors::{NeighborsError, local_addresses, xdp_programs};
 
@@ -59,7 +59,7 @@ pub(super) fn run(args: &DoctorArgs, client: &Client, screen: &mut Screen<'_>) -
         None => interfaces(&files),
     };
     for name in &names {
-        found.extend(interface(&files, name, large_receive(name)).ok_or_else(|| {
+        found.extend(interface(&files, name, Told::by(name)).ok_or_else(|| {
             Failure::new(
                 Exit::NotFound,
                 format!("there is no interface {name}; `ip link` lists those there are"),

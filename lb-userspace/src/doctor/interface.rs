@@ -1,41 +1,7 @@
 //! One interface: what the program can be on it, and what the kernel does before and after.
 
-use super::offload::joined;
+use super::driver::{Told, joined, native};
 use super::{Files, Finding};
-
-/// Drivers whose kernels run XDP natively (`ndo_bpf` in drivers/net of Linux 6.1), and those that are no hardware.
-const NATIVE: [&str; 30] = [
-    "atlantic",
-    "bnxt_en",
-    "bonding",
-    "ena",
-    "enetc",
-    "fsl_dpa",
-    "fsl_dpaa2_eth",
-    "fun",
-    "gve",
-    "hv_netvsc",
-    "i40e",
-    "ice",
-    "igb",
-    "igc",
-    "ixgbe",
-    "ixgbevf",
-    "lan966x",
-    "mana",
-    "mlx4_en",
-    "mlx5_core",
-    "mvneta",
-    "mvpp2",
-    "nfp",
-    "nicvf",
-    "qede",
-    "sfc",
-    "stmmac",
-    "tsnep",
-    "veth",
-    "virtio_net",
-];
 
 /// The interfaces that packets can come in by: Ethernet, and up.
 pub fn interfaces(files: &Files) -> Vec<String> {
@@ -47,8 +13,8 @@ pub fn interfaces(files: &Files) -> Vec<String> {
     files.names("sys/class/net").into_iter().filter(|name| is_ethernet(name) && is_up(name)).collect()
 }
 
-/// What of an interface matters, of which it was found out whether it joins packets; `None` if there is no such interface.
-pub fn interface(files: &Files, name: &str, large_receive: Option<bool>) -> Option<Vec<Finding>> {
+/// What of an interface matters, whose driver told this; `None` if there is no such interface.
+pub fn interface(files: &Files, name: &str, told: Told) -> Option<Vec<Finding>> {
     let of = |what: &str| format!("sys/class/net/{name}/{what}");
     if !files.exists(&of("")) {
         return None;
@@ -57,28 +23,12 @@ pub fn interface(files: &Files, name: &str, large_receive: Option<bool>) -> Opti
     let cpus = files.read("sys/devices/system/cpu/online").map_or(1, |text| count(&text));
     let strict = |of: &str| files.number(&format!("proc/sys/net/ipv4/conf/{of}/rp_filter")).unwrap_or(0);
     Some(vec![
-        driver(name, files.target(&of("device/driver"))),
-        joined(name, large_receive),
+        native(name, files.target(&of("device/driver")), told.xdp_features),
+        joined(name, told.large_receive),
         mtu(name, files.number(&of("mtu"))),
         spread(name, queues, cpus),
         rp_filter(name, strict("all").max(strict(name))),
     ])
-}
-
-fn driver(name: &str, driver: Option<String>) -> Finding {
-    let check = format!("{name} driver");
-    match driver {
-        None => Finding::well(check, "none: it is not hardware"),
-        Some(driver) if NATIVE.contains(&driver.as_str()) => {
-            Finding::well(check, format!("{driver}, which runs XDP natively"))
-        }
-        Some(driver) => Finding::note(
-            check,
-            format!("{driver}, which may not run XDP natively"),
-            "then the program is attached generically: it works, behind the kernel's allocation of each packet, at a fraction \
-             of the speed; `lb status` tells which it is",
-        ),
-    }
 }
 
 /// What IPv6 in IPv6 and a UDP header take.
@@ -155,7 +105,7 @@ mod tests {
             ("sys/class/net/lo/operstate", "up\n"),
         ]);
         assert_eq!(interfaces(&files), ["eth0"]);
-        assert_eq!(interface(&files, "eth7", None), None);
+        assert_eq!(interface(&files, "eth7", Told::default()), None);
     }
 
     #[test]
@@ -175,7 +125,8 @@ mod tests {
             root.path().join("sys/class/net/eth0/device/driver"),
         )
         .unwrap();
-        let found = interface(&files, "eth0", Some(true)).unwrap();
+        let found =
+            interface(&files, "eth0", Told { large_receive: Some(true), xdp_features: None }).unwrap();
         let notes: Vec<_> = found.iter().filter(|one| one.severity == Severity::Note).collect();
         let mends: Vec<_> =
             notes.iter().map(|one| (one.check.as_str(), one.mend.as_deref().unwrap_or(""))).collect();

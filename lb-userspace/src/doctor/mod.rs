@@ -3,9 +3,9 @@
 //! Each check is a function of what was found to a [`Finding`]; what is found comes from files under a root, so that tests can
 //! bring hosts of their own.
 
+mod driver;
 mod host;
 mod interface;
-mod offload;
 mod programs;
 mod services;
 mod setup;
@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use self::driver::Told;
 pub use self::host::host;
 pub use self::interface::{interface, interfaces};
-pub use self::offload::large_receive;
 pub use self::programs::occupant;
 pub use self::services::services;
 pub use self::setup::{Step, backend_setup};
