@@ -254,7 +254,7 @@ pub struct ServiceOptions {
     pub affinity: Affinity,
     /// Whether UDP packets are QUIC: then long-header Initial packets open a flow (RFC 9000, section 17.2.2).
     pub quic: bool,
-    /// After how long without a packet a flow counts as gone; see [`Service::idle_timeout`].
+    /// After how long without a packet a flow counts as gone; see [`Service::idle_timeout`], whose default is never spelt out.
     pub idle_timeout: Option<Duration>,
     /// How long backends drain; for ever if absent. See [`Service::drain_timeout`].
     pub drain_timeout: Option<Duration>,
@@ -264,7 +264,7 @@ pub struct ServiceOptions {
     pub announce: bool,
     /// Source of outer headers; the kernel's preferred source towards the backend if absent.
     pub outer_source: Option<OuterSource>,
-    /// UDP port of GUE tunnels; [`GUE_PORT`] if absent.
+    /// UDP port of GUE tunnels; [`GUE_PORT`] if absent, which is never spelt out.
     pub gue_port: Option<NonZeroU16>,
 }
 

@@ -8,7 +8,7 @@ use super::document::{Node, Section};
 use super::rules::check_outer_source;
 use super::service::read_port;
 use super::units::parse_duration;
-use crate::model::{Affinity, Backend, ForwardMode, OuterSource, Protocol, ServiceOptions};
+use crate::model::{Affinity, Backend, ForwardMode, GUE_PORT, OuterSource, Protocol, ServiceOptions};
 
 /// Shorter ones forget flows between two packets. The flow table could tell up to 9.8 hours apart.
 const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(2);
@@ -32,15 +32,18 @@ pub(super) fn read_options(section: &Section<'_>, context: &Context<'_>) -> Serv
     }
     let drain_timeout = section.optional("drain_timeout");
     let slow_start = section.optional("slow_start");
+    let idle_timeout = section.optional("idle_timeout").and_then(|node| read_idle_timeout(&node));
+    // Whether what is usual is spelt out makes no difference, so it is none in a diff either.
+    let usual = context.protocol.map(Protocol::idle_timeout);
     ServiceOptions {
         affinity: affinity.unwrap_or_default(),
         quic: section.optional("quic").is_some_and(|node| read_quic(&node, context.protocol)),
-        idle_timeout: section.optional("idle_timeout").and_then(|node| read_idle_timeout(&node)),
+        idle_timeout: idle_timeout.filter(|timeout| usual != Some(*timeout)),
         drain_timeout: drain_timeout.and_then(|node| node.read_with(parse_drain_timeout)),
         slow_start: slow_start.and_then(|node| node.read_with(parse_slow_start)).flatten(),
         announce: announce.is_some(),
         outer_source: section.optional("outer_source").and_then(|node| read_outer_source(&node, context)),
-        gue_port: gue_port.and_then(|node| read_port(&node)),
+        gue_port: gue_port.and_then(|node| read_port(&node)).filter(|port| *port != GUE_PORT),
     }
 }
 

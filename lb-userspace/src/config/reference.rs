@@ -1,5 +1,6 @@
 //! Keeps docs/configuration.md true: its keys are the parser's, and its examples are read.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -7,7 +8,7 @@ use super::api::API_KEYS;
 use super::limit::LIMIT_KEYS;
 use super::lists::LISTS_KEYS;
 use super::service::{BACKEND_KEYS, HEALTH_KEYS, SERVICE_KEYS};
-use super::{DAEMON_KEYS, parse};
+use super::{Config, ConfigError, DAEMON_KEYS, parse};
 
 const DOCUMENT: &str = include_str!("../../../docs/configuration.md");
 
@@ -98,4 +99,128 @@ fn every_example_is_accepted() {
             panic!("{error}\nin:\n{file}");
         }
     }
+}
+
+/// A key of the page: its section, name, facts (type and default), and the first example that has it.
+struct Described {
+    section: &'static str,
+    key: &'static str,
+    facts: &'static str,
+    example: &'static str,
+}
+
+fn described() -> Vec<Described> {
+    let mut all = Vec::new();
+    for (section, text) in parts(&PAGE, "##") {
+        for (title, text) in parts(text, "###") {
+            let key = title.trim_matches('`');
+            let facts = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
+            let example = examples(text).find(|example| place(example, key).is_some()).unwrap();
+            all.push(Described { section, key, facts, example });
+        }
+    }
+    all
+}
+
+/// Where an example says a key and its value.
+fn place(example: &str, key: &str) -> Option<Range<usize>> {
+    let says = format!("{key} = ");
+    let starts_word = |at: usize| !example[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    let (start, _) = example.match_indices(&says).find(|(at, _)| starts_word(*at))?;
+    let value = &example[start + says.len()..];
+    let length = [", ", " }", "\n"].iter().filter_map(|end| value.find(end)).min()?;
+    Some(start..start + says.len() + length)
+}
+
+impl Described {
+    /// What is read from the example with this value of the key, or without the key.
+    fn with(&self, value: Option<&str>) -> Result<Config, ConfigError> {
+        let place = place(self.example, self.key).unwrap();
+        let mut example = self.example.to_owned();
+        if let Some(value) = value {
+            example.replace_range(place, &format!("{} = {value}", self.key));
+        } else {
+            let followed = example[place.end..].starts_with(", ");
+            let led = example[..place.start].ends_with(", ");
+            let start = if led && !followed { place.start - 2 } else { place.start };
+            example.replace_range(start..if followed { place.end + 2 } else { place.end }, "");
+        }
+        parse(&file(self.section, &example), Path::new("example"))
+    }
+
+    /// The default that the page writes as a value: a number, or in quotation marks.
+    fn default(&self) -> Option<&str> {
+        let (_, text) = self.facts.split_once(" Default: ")?;
+        let text = text.trim_start_matches('`');
+        let quoted = text.strip_prefix('"').and_then(|text| text.find('"')).map(|end| end + 2);
+        let word = quoted.or_else(|| text.find([',', '.', '`', ' ', ';']))?;
+        let value = &text[..word];
+        let is_value = quoted.is_some() || value.parse::<u64>().is_ok() || value == "false";
+        is_value.then_some(value)
+    }
+
+    /// The least and the greatest value, and what is just beyond them, as the type tells them.
+    fn bounds(&self) -> Option<[String; 4]> {
+        let (_, range) = self.facts.split_once(" from ")?;
+        let (least, rest) = range.split_once(" to ")?;
+        let most = rest.split([',', '.', ';']).next()?;
+        let beyond = [moved(least, -1)?, moved(most, 1)?];
+        let text = !self.facts.starts_with("*Integer");
+        let quoted = |value: &str| if text { format!("\"{value}\"") } else { value.to_owned() };
+        Some([quoted(least), quoted(most), quoted(&beyond[0]), quoted(&beyond[1])])
+    }
+}
+
+/// A value with its unit, by the smallest step more or less.
+fn moved(value: &str, by: i64) -> Option<String> {
+    /// Units, what they are in steps, and the unit of a step.
+    const UNITS: [(&str, i64, &str); 11] = [
+        ("", 1, ""),
+        ("ms", 1, "ms"),
+        ("s", 1000, "ms"),
+        ("m", 60_000, "ms"),
+        ("h", 3_600_000, "ms"),
+        ("/s", 1, "/s"),
+        ("k/s", 1000, "/s"),
+        ("M/s", 1_000_000, "/s"),
+        ("bit/s", 1, "bit/s"),
+        ("Mbit/s", 1_000_000, "bit/s"),
+        ("Tbit/s", 1_000_000_000_000, "bit/s"),
+    ];
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (number, unit) = value.split_at(digits);
+    let (_, steps, step) = UNITS.iter().find(|(name, ..)| *name == unit)?;
+    Some(format!("{}{step}", number.parse::<i64>().ok()? * steps + by))
+}
+
+#[test]
+fn each_default_is_what_is_in_force_without_the_key() {
+    let mut seen = 0;
+    for key in described() {
+        let Some(default) = key.default() else { continue };
+        seen += 1;
+        let (said, left_out) = (key.with(Some(default)).unwrap(), key.with(None).unwrap());
+        assert!(said == left_out, "{} {}: {default} is not its default", key.section, key.key);
+    }
+    assert_eq!(seen, 20);
+}
+
+#[test]
+fn each_range_ends_where_the_page_says() {
+    // Whether the ends are accepted depends on what stands beside these: a burst has to be refilled in time at the rate.
+    const DEPENDENT: [&str; 5] = ["packets", "bits", "new_connections", "burst", "window"];
+    let mut seen = 0;
+    for key in described() {
+        let Some([least, most, below, above]) = key.bounds() else { continue };
+        seen += 1;
+        let name = format!("{} {}", key.section, key.key);
+        for value in [least, most] {
+            let read = key.with(Some(&value));
+            assert!(DEPENDENT.contains(&key.key) || read.is_ok(), "{name} = {value}: {read:?}");
+        }
+        for value in [below, above] {
+            assert!(key.with(Some(&value)).is_err(), "{name} = {value} is accepted");
+        }
+    }
+    assert_eq!(seen, 19);
 }

@@ -433,7 +433,7 @@ const IN_A_SERVICE: &[(&str, &str)] = &[
     ),
     (
         "limit = [{ scope = \"source\", packets = \"1k/s\", algorithm = \"fixed-window\", window = \"19ms\", action = \"drop\" }]",
-        "lb.toml:8: service web: limit[0].window: 19ms is not from 20ms to 68s",
+        "lb.toml:8: service web: limit[0].window: 19ms is not from 20ms to 68719ms",
     ),
     (
         "limit = [{ scope = \"source\", packets = \"9/s\", algorithm = \"fixed-window\", window = \"100ms\", action = \"drop\" }]",
@@ -625,7 +625,7 @@ fn options_are_read() {
     }
     let announced = ServiceOptions { announce: true, ..default };
     assert_eq!(options("dsr-l2", "tcp", "announce = \"l2\""), announced);
-    for (text, seconds) in [("1s", 1), ("15m", 900), ("2h", 7_200)] {
+    for (text, seconds) in [("1s", 1), ("14m", 840), ("2h", 7_200)] {
         let idle_timeout = Some(Duration::from_secs(seconds));
         let rest = format!("idle_timeout = \"{text}\"");
         assert_eq!(options("dsr-l2", "tcp", &rest), ServiceOptions { idle_timeout, ..default });

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{Endpoint, ForwardMode, GUE_PORT};
+use crate::model::{Endpoint, ForwardMode};
 use crate::view::{BackendView, ServiceView};
 
 /// One command, and what it is for.
@@ -99,7 +99,7 @@ fn unwrapping(service: &ServiceView, towards: &BTreeMap<IpAddr, Vec<String>>) ->
         None => towards.keys().map(ToString::to_string).collect(),
     };
     let from: Vec<String> = senders.iter().map(|sender| format!(" --from {sender}")).collect();
-    let port = service.options.gue_port.filter(|port| service.mode == ForwardMode::Gue && *port != GUE_PORT);
+    let port = service.options.gue_port.filter(|_| service.mode == ForwardMode::Gue);
     let port = port.map(|port| format!(" --gue-port {port}")).unwrap_or_default();
     // There is a first one: it has been asked for.
     let balancer = towards.keys().next().map(ToString::to_string).unwrap_or_default();

@@ -241,10 +241,10 @@ impl Policy {
             (RuleError::Window, Shape::Window { length, .. }) => (
                 "window",
                 format!(
-                    "{} is not from {}ms to {}s",
+                    "{} is not from {}ms to {}ms",
                     show_duration(length),
                     SHORTEST_WINDOW_NS / 1_000_000,
-                    HORIZON_NS / 1_000_000_000
+                    HORIZON_NS / 1_000_000
                 ),
             ),
             (RuleError::TooMany, Shape::Window { slides, length }) => {

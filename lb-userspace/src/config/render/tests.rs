@@ -9,7 +9,8 @@ use super::*;
 use crate::config::ApiSettings;
 use crate::config::{OnExit, parse_text};
 use crate::model::{
-    Action, Endpoint, ForwardMode, Policy, Port, Prefix, Protocol, Scope, Services, Shape, Unit, Weight,
+    Action, Endpoint, ForwardMode, GUE_PORT, Policy, Port, Prefix, Protocol, Scope, Services, Shape, Unit,
+    Weight,
 };
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -132,9 +133,8 @@ fn service(number: u8) -> impl Strategy<Value = Service> {
 fn tidy(service: &mut Service, limits: Vec<Limit>) {
     let options = &mut service.options;
     options.quic &= service.protocol == Protocol::Udp;
-    if service.mode != ForwardMode::Gue {
-        options.gue_port = None;
-    }
+    options.gue_port = options.gue_port.filter(|port| service.mode == ForwardMode::Gue && *port != GUE_PORT);
+    options.idle_timeout = options.idle_timeout.filter(|timeout| *timeout != service.protocol.idle_timeout());
     let tunnel = matches!(service.mode, ForwardMode::Gue | ForwardMode::Ipip);
     if !tunnel || service.vip.address.is_ipv6() {
         options.outer_source = None;
