@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod lists;
 mod options;
+mod pages;
 mod plumbing;
 mod refusals;
 mod service;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         changes::cases(),
         states::cases(),
         config::cases(),
+        pages::cases(),
         limits::cases(),
         lists::cases(),
         lifecycle::cases(),

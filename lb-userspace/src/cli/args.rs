@@ -334,7 +334,7 @@ pub enum BackendCommand {
     },
     /// Add a backend
     #[command(
-        after_help = "Examples:\n  lb backend add web 10.0.1.9:80\n  lb backend add web '[2001:db8::9]:80' \
+        after_help = "Examples:\n  lb backend add web 10.0.1.9:80\n  lb backend add dns '[2001:db8::9]:53' \
                             --weight 50"
     )]
     Add {

@@ -1,0 +1,206 @@
+//! The commands that our pages and our help show, run.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::daemon::Config;
+use lb_tests::net::Node;
+use lb_tests::process;
+use lb_tests::site::Site;
+use lb_tests::tools::Tools;
+
+use crate::cases::{Case, cases};
+
+/// Pages, and what stands before a command on them, in blocks of code.
+const PAGES: [(&str, &str); 5] = [
+    (include_str!("../../docs/cli.md"), "  lb "),
+    (include_str!("../../docs/configuration.md"), "$ lb "),
+    (include_str!("../../docs/tuning.md"), "lb "),
+    (include_str!("../../docs/troubleshooting.md"), "lb "),
+    (include_str!("../../docs/upgrade.md"), "lb "),
+];
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["pages": the_commands_of_our_pages_run]
+}
+
+/// Commands that are run elsewhere, by their first words.
+const ELSEWHERE: [&str; 9] = [
+    // By every case.
+    "run ",
+    // By `decap`.
+    "decap ",
+    // By `service` and `lifecycle`.
+    "xdp attach",
+    "xdp detach",
+    // By `doctor`, which gives the command files of its own below /sys.
+    "doctor",
+    // By `survive`, whose daemons pin their maps.
+    "bpf ",
+    // By `events` and `cli::tests`: they have no end.
+    "events",
+    "status --watch",
+    // By `api`, over a network that this page does not set up.
+    "--url",
+];
+
+/// What the commands speak of.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// The service `web`, with two backends.
+    Web,
+    /// Its backend that comes and goes.
+    Ninth,
+    /// Its limiter for new connections.
+    Syn,
+    /// A service of the other family.
+    Dns,
+}
+
+impl Part {
+    /// What a command adds, which cannot be there before.
+    fn added_by(command: &str) -> Option<Self> {
+        let adding = [
+            ("service add web", Self::Web),
+            ("service add dns", Self::Dns),
+            ("backend add web", Self::Ninth),
+            ("slots disruption", Self::Ninth),
+            ("limit set web syn scope", Self::Syn),
+        ];
+        adding.iter().find_map(|(words, part)| command.starts_with(words).then_some(*part))
+    }
+}
+
+/// All that the commands speak of but one part, as a configuration without what concerns the daemon.
+fn world_without(missing: Option<Part>) -> String {
+    let has = |part: Part| missing != Some(part);
+    let mut text = String::from(
+        r#"
+[lists]
+deny = ["198.51.100.0/24", "203.0.113.0/24"]
+allow = ["192.0.2.200/32"]
+
+[[limit]]
+name = "source-bits"
+scope = "source"
+bits = "1Gbit/s"
+burst = "1Gbit"
+action = "shadow"
+"#,
+    );
+    if has(Part::Web) {
+        let limit = |name: &str, unit: &str, action: &str| {
+            format!("  {{ name = \"{name}\", scope = \"source\", {unit}, action = \"{action}\" }},\n")
+        };
+        let backend = |number: u8| format!("  {{ address = \"10.0.1.{number}:80\" }},\n");
+        text += r#"
+[[service]]
+name = "web"
+vip = "192.0.2.10:80"
+protocol = "tcp"
+mode = "dsr-l2"
+health = { kind = "tcp" }
+"#;
+        text += "limit = [\n";
+        text += &limit("source-packets", "packets = \"1k/s\", burst = 2000", "drop");
+        text += &limit("probe", "packets = \"1k/s\", burst = 2000", "shadow");
+        if has(Part::Syn) {
+            text += &limit("syn", "new_connections = \"200/s\", burst = 400", "drop");
+        }
+        text += "]\nbackends = [\n";
+        text.extend([backend(1), backend(2)].into_iter().chain(has(Part::Ninth).then(|| backend(9))));
+        text += "]\n";
+    }
+    if has(Part::Dns) {
+        text += r#"
+[[service]]
+name = "dns"
+vip = "[2001:db8::53]:53"
+protocol = "udp"
+mode = "ipip"
+backends = [{ address = "[2001:db8::1]:53" }]
+"#;
+    }
+    text
+}
+
+/// The commands of the pages, each once, without what a shell does with what they say.
+fn examples() -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for (page, prompt) in PAGES {
+        for block in page.split("```").skip(1).step_by(2) {
+            for line in block.lines().filter_map(|line| line.strip_prefix(prompt)) {
+                let ends = [" | ", " > ", " # ", " && systemctl"].iter().filter_map(|end| line.find(end));
+                let command = line[..ends.min().unwrap_or(line.len())].trim();
+                if !all.iter().any(|known| known == command) {
+                    all.push(command.to_owned());
+                }
+            }
+        }
+    }
+    all
+}
+
+fn the_commands_of_our_pages_run(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![]))?;
+    let folder = site.directory().join("examples");
+    fs::create_dir(&folder)?;
+    let bin = site.lb().parent().context("lb is nowhere")?.display().to_string();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
+    let socket = site.files("lb").socket;
+    let lan = Node::Backend(1).gateway4().to_string();
+    let lan = lan.strip_suffix('1').context("a gateway is the first of its network")?;
+    let here = |text: &str| {
+        let text = text.replace("10.0.1.1:", &format!("{lan}2:")).replace("10.0.1.2:", &format!("{lan}3:"));
+        let text = text.replace("10.0.1.", lan);
+        text.replace("/etc/ipvsadm.rules", "ipvsadm.rules")
+            .replace("/etc/lb/", "")
+            .replace("/usr/local/share/man/man1", ".")
+    };
+    let shell = |script: &str| {
+        let mut command = site.lab.namespace(Node::Balancer).command("sh");
+        command.args(["-ec", script]).current_dir(&folder).env("PATH", &path).env("LB_SOCKET", &socket);
+        process::finish(command, Duration::from_secs(30))
+    };
+    let examples = examples();
+    ensure!(examples.len() > 70, "the page has {} examples", examples.len());
+    fs::write(folder.join("prefixes.txt"), "198.51.100.128/25\n")?;
+    fs::write(
+        folder.join("ipvsadm.rules"),
+        "-A -t 192.0.2.10:80 -s mh\n-a -t 192.0.2.10:80 -r 10.0.1.1:80 -g -w 1\n",
+    )?;
+    let own = shell("lb config show")?.stdout;
+    fs::write(folder.join("probe"), "#!/bin/sh\n")?;
+    fs::set_permissions(folder.join("probe"), Permissions::from_mode(0o755))?;
+    let mut failed = Vec::new();
+    for example in examples.iter().filter(|example| !ELSEWHERE.iter().any(|words| example.starts_with(words)))
+    {
+        let is = |what: &str| example.starts_with(what);
+        let text = here(&format!("{own}\n{}", world_without(Part::added_by(example))));
+        fs::write(folder.join("lb.toml"), &text)?;
+        fs::write(folder.join("new.toml"), text.replace("burst = 2000", "burst = 3000"))?;
+        let confirms = if is("config confirm") { " --confirm-within 5m" } else { "" };
+        let set = shell(&format!("lb config apply lb.toml{confirms}"))?;
+        ensure!(set.code == Some(0), "{text}{set:?}");
+        let kept = site.status()?.generation - 1;
+        let ran =
+            shell(&format!("lb {}", here(example)).replace("rollback 41", &format!("rollback {kept}")))?;
+        let expected = match example.as_str() {
+            // As of diff(1): there are differences.
+            "config diff" | "config diff new.toml" => 1,
+            // Nobody has sent anything.
+            _ if is("limit suggest") => 5,
+            _ => 0,
+        };
+        if ran.code != Some(expected) {
+            failed.push(format!("lb {example}: {:?} {}{}", ran.code, ran.stdout, ran.stderr));
+        }
+        if example.contains("--confirm-within") && !example.contains("config confirm") {
+            shell("lb config confirm")?;
+        }
+    }
+    ensure!(failed.is_empty(), "{} of {} fail:\n{}", failed.len(), examples.len(), failed.join("\n"));
+    Ok(())
+}
