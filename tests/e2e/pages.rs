@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::daemon::Config;
-use lb_tests::net::Node;
+use lb_tests::net::{Node, VIP4};
 use lb_tests::process;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
 
-use crate::cases::{Case, cases};
+use crate::cases::{Case, cases, web};
 
 /// Pages, and what stands before a command on them, in blocks of code.
 const PAGES: [(&str, &str); 5] = [
@@ -23,7 +23,7 @@ const PAGES: [(&str, &str); 5] = [
 ];
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases!["pages": the_commands_of_our_pages_run]
+    cases!["pages": the_commands_of_our_pages_run, forty_columns_are_enough]
 }
 
 /// Commands that are run elsewhere, by their first words.
@@ -39,7 +39,7 @@ const ELSEWHERE: [&str; 9] = [
     "doctor",
     // By `survive`, whose daemons pin their maps.
     "bpf ",
-    // By `events` and `cli::tests`: they have no end.
+    // By `events` and `changes`: they have no end.
     "events",
     "status --watch",
     // By `api`, over a network that this page does not set up.
@@ -202,5 +202,23 @@ fn the_commands_of_our_pages_run(tools: Tools) -> Result<()> {
         }
     }
     ensure!(failed.is_empty(), "{} of {} fail:\n{}", failed.len(), examples.len(), failed.join("\n"));
+    Ok(())
+}
+
+/// In a terminal of 40 columns, screens are folded and tables become paragraphs, and all that they say is there.
+fn forty_columns_are_enough(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![web(VIP4)]))?;
+    let (lb, socket) = (site.lb().display(), site.files("lb").socket);
+    for (screen, said) in [("status", "PACKETS"), ("service list", "web"), ("backend list web", "NEXT HOP")] {
+        let mut command = site.lab.namespace(Node::Balancer).command("script");
+        let line = format!("stty cols 40 && {lb} {screen}");
+        command.args(["-qec", &line, "/dev/null"]).env("LB_SOCKET", &socket).env("NO_COLOR", "1");
+        let seen = process::finish(command, Duration::from_secs(20))?;
+        ensure!(seen.code == Some(0) && !seen.stdout.is_empty(), "{screen}: {seen:?}");
+        let widest =
+            seen.stdout.lines().map(|line| line.trim_end().chars().count()).max().unwrap_or_default();
+        ensure!(widest <= 40, "{screen} is {widest} columns wide:\n{}", seen.stdout);
+        ensure!(seen.stdout.contains(said), "{screen} does not say {said}:\n{}", seen.stdout);
+    }
     Ok(())
 }
