@@ -9,7 +9,6 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf};
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::answer;
 use lb_common::flow::{self, FlowEvent, FlowLines, FlowSet, Passenger, PassengerKind, set_of};
@@ -28,10 +27,11 @@ use lb_common::owner::{BackendOwner, LimiterOwner, ServiceOwner};
 use lb_common::pipeline::{self, Clock, ServiceEvent, Tables};
 use lb_common::slot::{BackendId, Slot};
 
+use crate::clock;
 use crate::settings::{count_reason, loaded, row_of};
 
 /// `BPF_F_MMAPABLE` of `include/uapi/linux/bpf.h`.
-const MMAPABLE: usize = 1 << 10;
+pub(crate) const MMAPABLE: usize = 1 << 10;
 
 // Sizes of 1 are placeholders: the daemon sets each when it loads the program.
 #[btf_map]
@@ -169,15 +169,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn now(&self, clock: Clock) -> u64 {
-        match clock {
-            // The verifier makes a load of this call. It also knows the factor.
-            // SAFETY: the helper takes nothing and cannot fail.
-            Clock::Jiffies => unsafe { bpf_jiffies64() }.wrapping_mul(u64::from(settings().tick_ns)),
-            // SAFETY: as above.
-            Clock::Coarse => unsafe { bpf_ktime_get_coarse_ns() },
-            // SAFETY: as above.
-            Clock::Exact => unsafe { bpf_ktime_get_ns() },
-        }
+        clock::now(clock, settings().tick_ns)
     }
 
     #[inline(always)]

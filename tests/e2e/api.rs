@@ -31,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_hundred_clients_lose_no_update,
         members_of_lb_ro_may_only_read,
         requests_are_numbered_and_logged,
+        bad_input_is_answered_and_changes_nothing,
         over_the_network_it_takes_a_token,
         the_socket_answers_what_the_page_asks,
         a_validator_finds_nothing,
@@ -247,6 +248,55 @@ fn requests_are_numbered_and_logged(tools: Tools) -> Result<()> {
         ensure!(log.contains(&line), "no {line:?} in {log}");
     }
     ensure!(!log.contains("request look"), "who only looks fills the log");
+    Ok(())
+}
+
+/// Whatever is sent, the answer says what is wrong with it, and all is as it was.
+fn bad_input_is_answered_and_changes_nothing(tools: Tools) -> Result<()> {
+    let site = Site::with_daemon(tools, &Config::new(vec![web(VIP4)]))?;
+    let socket = site.files("lb").socket;
+    let state = || -> Result<_> {
+        let read = Connection::open(&socket)?.ask("GET", "/v1/config", "", "")?;
+        Ok((read.headers.get("etag").cloned(), read.body))
+    };
+    let before = state()?;
+    let long = format!("{{\"prefixes\":[\"{}\"]}}", "x".repeat(100_000));
+    let header = format!("X-Long: {}\r\n", "x".repeat(100_000));
+    let asked = [
+        ("POST", "/v1/deny", "", long.as_str(), 413, "64 KiB"),
+        ("POST", "/v1/deny", "", "{\"prefixes\":", 400, "line 1"),
+        ("POST", "/v1/deny", "", "{\"prefixes\":[\"203.0.113.300/24\"]}", 422, "203.0.113.300/24"),
+        ("POST", "/v1/deny", "Content-Type: text/plain\r\n", "{}", 415, "application/json"),
+        ("POST", "/v1/deny", "If-Match: \"0\"\r\n", "{\"prefixes\":[\"203.0.113.0/24\"]}", 412, "generation"),
+        ("PATCH", "/v1/services/wbe", "", "{}", 404, "web"),
+        ("DELETE", "/v1/status", "", "", 405, "GET"),
+        ("GET", "/v1/stauts", "", "", 404, "/v1/status"),
+        ("GET", "/v1/services?limit=no", "", "", 400, "limit"),
+        ("GET", "/v1/status", &header, "", 431, ""),
+    ];
+    for (method, path, headers, body, status, words) in asked {
+        let answer = Connection::open(&socket)?.ask(method, path, headers, body)?;
+        let said = String::from_utf8_lossy(&answer.body);
+        ensure!(answer.status == status && said.contains(words), "{method} {path}: {} {said}", answer.status);
+    }
+    // Half a request: its client goes away, the daemon does not wait for more of it.
+    let mut half = UnixStream::connect(&socket)?;
+    half.write_all(b"POST /v1/deny HTTP/1.1\r\nHost: lb\r\nContent-Length: 99\r\n\r\n{\"prefixes\"")?;
+    half.shutdown(Shutdown::Write)?;
+    let mut said = String::new();
+    half.read_to_string(&mut said)?;
+    ensure!(said.is_empty() || said.starts_with("HTTP/1.1 400 "), "half a request was answered with {said}");
+    let cli = site.cli()?;
+    for (command, code, words) in [
+        (&["service", "show", "wbe"][..], 5, "web"),
+        (&["statsu"], 2, "status"),
+        (&["config", "diff", "--watch"], 2, "--watch"),
+        (&["man", "--markdown", "somewhere"], 2, "cannot be used with"),
+    ] {
+        let ran = cli.run(command)?;
+        ensure!(ran.code == Some(code) && ran.stderr.contains(words), "{command:?}: {ran:?}");
+    }
+    ensure!(state()? == before, "something has changed");
     Ok(())
 }
 

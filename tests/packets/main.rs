@@ -4,6 +4,7 @@
 
 mod decap;
 mod decoder;
+mod differential;
 mod fixtures;
 mod lawful;
 mod laws;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     trials.push(decoder::trial());
     trials.extend(limits::trials());
     trials.extend(over::trials());
+    trials.push(differential::trial());
     let conclusion = match run(&arguments, trials) {
         Ok(conclusion) => conclusion,
         Err(error) => {

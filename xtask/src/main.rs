@@ -2,6 +2,7 @@
 
 mod cargo;
 mod debian;
+mod fuzz;
 mod lab;
 mod libtest;
 mod setup;
@@ -44,10 +45,29 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Show host and kernel, or a fuzzer, things until they differ or something breaks
+    Fuzz {
+        /// What to fuzz
+        #[command(subcommand)]
+        what: Fuzz,
+    },
     /// Check formatting and lints and run every test, or those that FILTER names
     Test {
         /// A step (format, lints, docs, host, or a test target of lb-tests), or a part of a test's name
         filter: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Fuzz {
+    /// The pipeline on the host beside the program in the kernel: the same packets, tables, clocks and memories
+    Differential {
+        /// How many packets
+        #[arg(long, default_value_t = 10_000_000)]
+        packets: u64,
+        /// Which ones: the same seed makes the same run
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
 }
 
@@ -101,6 +121,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build => lab::build()?,
         Command::Demo { args } => lab::exec([vec![OsString::from("demo")], args].concat())?,
         Command::Lab { action } => lab::exec(action.unwrap_or_default().into_args())?,
+        Command::Fuzz { what: Fuzz::Differential { packets, seed } } => fuzz::differential(packets, seed)?,
         Command::Bench { args } => lab::exec_bench(&args)?,
         Command::Test { filter } => return test::run(filter.as_deref()),
     }

@@ -148,12 +148,18 @@ fn check(args: &[String]) -> Result<Tally> {
     Ok(if status.success() { Tally::pass() } else { Tally::failure(title(args)) })
 }
 
-/// Runs tests with their output shown as it comes, and counted.
 fn tests(args: &[String], test_name: Option<&str>) -> Result<Tally> {
-    let mut tally = Tally::default();
     let mut cargo = cargo(args)?;
-    cargo.arg("--").args(test_name).stdout(Stdio::piped());
-    let mut child = cargo.spawn().context("cannot start cargo")?;
+    cargo.arg("--").args(test_name);
+    let tally = counted(cargo)?;
+    // It did not compile, or a test binary died before it could count.
+    Ok(tally.unwrap_or_else(|| Tally::failure(title(args))))
+}
+
+/// Runs tests with their output shown as it comes, and counted; `None` if something failed that is no test.
+pub(crate) fn counted(mut cargo: Command) -> Result<Option<Tally>> {
+    let mut tally = Tally::default();
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no standard output")?;
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read cargo's output")?;
@@ -161,11 +167,8 @@ fn tests(args: &[String], test_name: Option<&str>) -> Result<Tally> {
         println!("{line}");
         tally.read(&line);
     }
-    if !child.wait().context("cannot wait for cargo")?.success() && tally.failed == 0 {
-        // It did not compile, or a test binary died before it could count.
-        tally.add(Tally::failure(title(args)));
-    }
-    Ok(tally)
+    let succeeded = child.wait().context("cannot wait for cargo")?.success();
+    Ok((succeeded || tally.failed > 0).then_some(tally))
 }
 
 /// Cargo with the environment that the checks and tests expect.

@@ -67,7 +67,8 @@ impl Sets {
     /// The set of a hash.
     #[inline(always)]
     pub const fn find(self, hash: u64) -> u32 {
-        self.first + scale(hash, self.count)
+        // A damaged row of the table of limiters may say anything: what then lies beyond the array is not found in it.
+        self.first.wrapping_add(scale(hash, self.count))
     }
 }
 

@@ -38,8 +38,8 @@ use super::program_log::ProgramLog;
 use super::smoke::{SmokeError, try_out};
 use super::window::Windowed;
 use super::{
-    BALANCER_OBJECT, Capacity, Counters, Datapath, ListEntry, METER_WORDS, SampleCounts, Store, Table,
-    TableError, no_meter, settings, words_of_meter,
+    BALANCER_OBJECT, Capacity, Counters, Datapath, ListEntry, METER_WORDS, STOPPED_OBJECT, SampleCounts,
+    Store, Table, TableError, no_meter, settings, words_of_meter,
 };
 
 /// The oldest kernel that runs the program: compare-and-swap in BPF came with 5.12, and 6.1 is the oldest we test.
@@ -157,13 +157,33 @@ pub(crate) fn check_capabilities(status: &str) -> Result<(), LoadError> {
 impl KernelDatapath {
     /// Loads the program with empty tables of its own; it is attached nowhere yet.
     pub fn load(hash_key: HashKey, capacity: Capacity, interfaces: &[u32]) -> Result<Self, LoadError> {
-        Self::load_onto(hash_key, capacity, interfaces, None)
+        Self::load_onto(BALANCER_OBJECT, hash_key, capacity, interfaces, None)
+    }
+
+    /// The same of the program whose clocks stand until they are set: the words of the table `CLOCKS`, in the order of
+    /// [`Clock`](lb_common::pipeline::Clock).
+    pub fn load_stopped(
+        hash_key: HashKey,
+        capacity: Capacity,
+        interfaces: &[u32],
+    ) -> Result<Self, LoadError> {
+        Self::load_onto(STOPPED_OBJECT, hash_key, capacity, interfaces, None)
+    }
+
+    /// A table of the program in this process's memory, by its name: for tests, which put there what no program and no daemon
+    /// would. Only arrays have one.
+    pub fn mapping(&self, name: &'static str) -> Result<Mapping, LoadError> {
+        let Some(Map::Array(data)) = self.ebpf.map(name) else { return Err(LoadError::Incomplete(name)) };
+        let info = data.info().map_err(|source| LoadError::Table { name, source })?;
+        let words = info.max_entries() as usize * info.value_size() as usize / size_of::<u64>();
+        mapping(&self.ebpf, name, |map| Mapping::new(map, words))
     }
 
     /// Loads the program onto the tables that are pinned in a directory, and pins there those that are missing.
     ///
     /// Those that are there must be the ones of this program and of this capacity.
     pub(crate) fn load_onto(
+        object: &[u8],
         hash_key: HashKey,
         capacity: Capacity,
         interfaces: &[u32],
@@ -180,7 +200,7 @@ impl KernelDatapath {
         for (directory, map) in pins.iter().flat_map(|pins| kept_maps().map(move |map| (pins, map))) {
             loader.map_pin_path(map.name, directory.join(map.name));
         }
-        let mut ebpf = loader.load(BALANCER_OBJECT)?;
+        let mut ebpf = loader.load(object)?;
         for name in PROGRAMS {
             program(&mut ebpf, name)?.load()?;
         }
@@ -221,7 +241,8 @@ impl KernelDatapath {
 
     /// Loads the program onto the tables that a plan names; it is attached nowhere yet.
     pub(crate) fn load_planned(hash_key: HashKey, plan: &Plan) -> Result<Self, LoadError> {
-        let mut loaded = Self::load_onto(hash_key, plan.capacity, &plan.rows, Some(&plan.directory))?;
+        let mut loaded =
+            Self::load_onto(BALANCER_OBJECT, hash_key, plan.capacity, &plan.rows, Some(&plan.directory))?;
         plan.new_rows.iter().try_for_each(|row| loaded.clear_reasons(*row))?;
         Ok(loaded)
     }

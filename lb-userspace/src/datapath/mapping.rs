@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// A BPF array created with `BPF_F_MMAPABLE`, as words that are stored one by one while programs read or change them.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub struct Mapping {
     start: NonNull<AtomicU64>,
     words: usize,
 }
@@ -42,18 +42,18 @@ impl Mapping {
     }
 
     /// Stores a word after every word stored before; `None` beyond the end.
-    pub(super) fn store(&self, word: usize, value: u64) -> Option<()> {
+    pub fn store(&self, word: usize, value: u64) -> Option<()> {
         self.words().get(word)?.store(value, Ordering::Release);
         Some(())
     }
 
     /// A word as it is now, and before any word loaded after; `None` beyond the end.
-    pub(super) fn load(&self, word: usize) -> Option<u64> {
+    pub fn load(&self, word: usize) -> Option<u64> {
         Some(self.words().get(word)?.load(Ordering::Acquire))
     }
 
     /// All words as they are now.
-    pub(super) fn load_all(&self) -> Vec<u64> {
+    pub fn load_all(&self) -> Vec<u64> {
         self.words().iter().map(|word| word.load(Ordering::Acquire)).collect()
     }
 

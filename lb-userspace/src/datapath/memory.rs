@@ -52,7 +52,8 @@ pub struct MemoryDatapath {
     samplers: [Cell<Sampler>; LANES as usize],
     over_samples: RefCell<Vec<OverSample>>,
     reasons: RefCell<Vec<u64>>,
-    now: Cell<u64>,
+    /// In the order of [`Clock`].
+    now: Cell<[u64; 3]>,
 }
 
 fn zeros<T: Zeroable + Clone>(count: u32) -> Vec<T> {
@@ -87,13 +88,29 @@ impl MemoryDatapath {
             samplers: <[Cell<Sampler>; LANES as usize]>::default(),
             over_samples: RefCell::default(),
             reasons: RefCell::new(zeros(MAX_INTERFACES as u32 * REASON_COUNTERS)),
-            now: Cell::new(1),
+            now: Cell::new([1; 3]),
         }
     }
 
-    /// Sets the clock, in nanoseconds.
+    /// Sets all clocks alike, in nanoseconds.
     pub fn set_now(&self, now: u64) {
+        self.set_clocks([now; 3]);
+    }
+
+    /// Sets each clock, in nanoseconds, in the order of [`Clock`].
+    pub fn set_clocks(&self, now: [u64; 3]) {
         self.now.set(now);
+    }
+
+    /// The words that packets leave behind, as they stand in the kernel's table of this name; nothing if there is none.
+    pub fn left_behind(&self, name: &str) -> &[Cell<u64>] {
+        match name {
+            "BUCKETS" => self.buckets.as_flattened(),
+            "METERS" => self.meters.as_flattened(),
+            "FLOWS" => self.flows.as_flattened(),
+            "FRAGMENTS" => self.fragments.as_flattened(),
+            _ => &[],
+        }
     }
 
     /// The place of an interface; unknown ones share the first.
@@ -195,7 +212,7 @@ impl Datapath for MemoryDatapath {
     }
 
     fn clock(&self) -> u64 {
-        self.now.get()
+        self.now(Clock::Coarse)
     }
 
     fn flow(&self, place: usize) -> Option<(Entry, Detail)> {
@@ -318,8 +335,8 @@ impl Tables for MemoryDatapath {
         self.fragments.get(flow::set_of(hash, self.settings.fragment_sets) as usize)
     }
 
-    fn now(&self, _clock: Clock) -> u64 {
-        self.now.get()
+    fn now(&self, clock: Clock) -> u64 {
+        self.now.get()[clock as usize]
     }
 
     fn count_forwarded(&self, backend: u32, bytes: u64, opens: bool) {

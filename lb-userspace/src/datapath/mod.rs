@@ -29,6 +29,7 @@ pub use attach::{AttachError, AttachMode, Attachment};
 pub use image::{Changes, Image, Store};
 pub use kernel::{KernelDatapath, LoadError, MINIMUM_KERNEL, check_host};
 pub(crate) use kernel::{check_capabilities, check_kernel};
+pub use mapping::Mapping;
 pub use memory::MemoryDatapath;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};
 pub use runs::Runs;
@@ -50,6 +51,8 @@ use rustix::time::{ClockId, clock_getres};
 
 /// The compiled balancer program.
 pub static BALANCER_OBJECT: &[u8] = include_bytes_aligned!("balancer.o");
+/// The same with clocks that stand until they are set: what it does can be held against the pipeline on the host at any moment.
+pub static STOPPED_OBJECT: &[u8] = include_bytes_aligned!("stopped.o");
 /// The compiled decapsulator program, `decap`.
 pub static DECAP_OBJECT: &[u8] = include_bytes_aligned!("decap.o");
 /// The compiled programs of the measuring harness: `wrapper` and the floors.

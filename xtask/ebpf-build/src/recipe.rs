@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{linker, missing::Incomplete, toolchain::Toolchain};
 
 /// The eBPF programs, by the name of their binary in `lb-ebpf`.
-pub const PROGRAMS: [&str; 3] = ["balancer", "decap", "bench"];
+pub const PROGRAMS: [&str; 4] = ["balancer", "stopped", "decap", "bench"];
 
 const TARGET: &str = "bpfel-unknown-none";
 
