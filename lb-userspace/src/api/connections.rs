@@ -26,6 +26,8 @@ use crate::config::Role;
 /// Connections of one listener at a time; more wait until the kernel's queue is full too.
 const MOST: usize = 512;
 
+/// The most bytes of a request before its body; with more it is answered 431.
+const MOST_OF_A_HEAD: usize = 32 << 10;
 /// How long a request's head may take, and a connection may wait for one.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -187,6 +189,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(MOST_OF_A_HEAD)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service))
         .with_upgrades();
     let mut connection = pin!(connection);

@@ -17,10 +17,18 @@ use serde_json::Value;
 use crate::controller::{ChangeError, ControllerGone};
 use crate::view::Problem;
 
+/// The most bytes of what was sent that are said again. Who sends much is not sent it back.
+const DETAIL: usize = 16 << 10;
+
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Problem").to_owned();
-        Self { title, status: status.as_u16(), detail: detail.into() }
+        let mut detail = detail.into();
+        if detail.len() > DETAIL {
+            detail.truncate(detail.floor_char_boundary(DETAIL));
+            detail.push('\u{2026}');
+        }
+        Self { title, status: status.as_u16(), detail }
     }
 
     /// A mistake of the daemon's own.

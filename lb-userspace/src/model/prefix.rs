@@ -101,6 +101,15 @@ impl FromStr for Prefix {
     type Err = PrefixError;
 
     fn from_str(text: &str) -> Result<Self, PrefixError> {
+        /// What the longest prefix takes, and more.
+        const LONGEST: usize = 64;
+        if text.len() > LONGEST {
+            let begins = &text[..text.floor_char_boundary(LONGEST)];
+            return Err(PrefixError {
+                text: format!("{begins}\u{2026}"),
+                reason: "longer than any prefix".to_owned(),
+            });
+        }
         let parsed = Self::parse(text, |address| 0..=bits(address));
         parsed.map_err(|reason| PrefixError { text: text.to_owned(), reason })
     }
