@@ -45,12 +45,16 @@ impl Link {
     /// Writes tags and `EtherType` into a frame that begins anew.
     #[inline(always)]
     pub fn write<P: Packet>(&self, packet: &mut P, ethertype: Be16) -> Option<()> {
+        // The place follows from what is written, not from the length: Linux 6.1 does not see that this is more than two.
+        let mut at = MACS_LENGTH;
         if self.length > ETHERNET_LENGTH {
-            packet.write(MACS_LENGTH, self.tags[0])?;
+            packet.write(at, self.tags[0])?;
+            at += TAG_LENGTH;
         }
         if self.length > ETHERNET_LENGTH + TAG_LENGTH {
-            packet.write(MACS_LENGTH + TAG_LENGTH, self.tags[1])?;
+            packet.write(at, self.tags[1])?;
+            at += TAG_LENGTH;
         }
-        packet.write(self.length - size_of::<Be16>(), ethertype)
+        packet.write(at, ethertype)
     }
 }

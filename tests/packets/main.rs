@@ -53,6 +53,10 @@ fn main() -> ExitCode {
     if !arguments.list {
         let [host, kernel] = [&HOST_PASSED, &KERNEL_PASSED].map(|count| count.load(Ordering::Relaxed));
         println!("fixtures: {host} host, {kernel} kernel");
+        // Where none of them met the kernel, no program was loaded.
+        if kernel > 0 {
+            tell_verified();
+        }
     }
     conclusion.exit_code()
 }
@@ -110,6 +114,19 @@ fn root_trial(name: impl Into<String>, test: impl FnOnce() -> Result<()> + Send 
         test().map_err(failed)?;
         Ok(Completion::Completed)
     })
+}
+
+/// Says how much of the program the verifier followed.
+fn tell_verified() {
+    let told = play(&KERNEL, |kernel| {
+        let counts = kernel.datapath().verified()?;
+        let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        println!("verified instructions: {}", counts.join(", "));
+        Ok(())
+    });
+    if let Err(error) = told {
+        eprintln!("cannot tell what the verifier followed: {error:#}");
+    }
 }
 
 /// Plays a test on a loaded program that trials share.

@@ -8,6 +8,7 @@ mod libtest;
 mod setup;
 mod test;
 mod validator;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -51,11 +52,34 @@ enum Command {
         #[command(subcommand)]
         what: Fuzz,
     },
+    /// Run the tests on other kernels, in virtual machines
+    Vm {
+        /// Fetch kernels, or let machines fail in every way and see whether it is noticed; run tests if nothing is said
+        #[command(subcommand)]
+        action: Option<Vm>,
+        /// Which kernels
+        #[arg(long, value_delimiter = ',', default_values_t = vm::SERIES.map(str::to_owned), global = true)]
+        kernel: Vec<String>,
+        /// How many machines at once
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// A part of the names of tests; without, what the kernel is asked most: the packet fixtures
+        #[arg(last = true)]
+        filter: Option<String>,
+    },
     /// Check formatting and lints and run every test, or those that FILTER names
     Test {
         /// A step (format, lints, docs, host, or a test target of lb-tests), or a part of a test's name
         filter: Option<String>,
     },
+}
+
+#[derive(Subcommand)]
+enum Vm {
+    /// Fetch the newest kernels that Debian has
+    Fetch,
+    /// Let machines fail in every way
+    SelfTest,
 }
 
 #[derive(Subcommand)]
@@ -122,6 +146,14 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { args } => lab::exec([vec![OsString::from("demo")], args].concat())?,
         Command::Lab { action } => lab::exec(action.unwrap_or_default().into_args())?,
         Command::Fuzz { what: Fuzz::Differential { packets, seed } } => fuzz::differential(packets, seed)?,
+        Command::Vm { action: Some(Vm::Fetch), kernel, .. } => vm::fetch(&kernel)?,
+        Command::Vm { action: Some(Vm::SelfTest), kernel, .. } => {
+            vm::self_test(kernel.first().map_or(vm::SERIES[0], String::as_str))?;
+        }
+        Command::Vm { action: None, kernel, jobs, filter } => {
+            let all_passed = vm::run(&vm::Plan { series: kernel, jobs, filter })?;
+            return Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Bench { args } => lab::exec_bench(&args)?,
         Command::Test { filter } => return test::run(filter.as_deref()),
     }

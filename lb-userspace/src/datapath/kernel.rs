@@ -170,6 +170,15 @@ impl KernelDatapath {
         Self::load_onto(STOPPED_OBJECT, hash_key, capacity, interfaces, None)
     }
 
+    /// How many instructions the verifier followed in each program; 0 where the kernel does not tell.
+    pub fn verified(&mut self) -> Result<Vec<(&'static str, u32)>, LoadError> {
+        let count = |name| {
+            let info = program(&mut self.ebpf, name)?.info()?;
+            Ok((name, info.verified_instruction_count().unwrap_or(0)))
+        };
+        PROGRAMS.into_iter().map(count).collect()
+    }
+
     /// A table of the program in this process's memory, by its name: for tests, which put there what no program and no daemon
     /// would. Only arrays have one.
     pub fn mapping(&self, name: &'static str) -> Result<Mapping, LoadError> {

@@ -1,0 +1,363 @@
+//! `cargo xtask vm`: the tests on other kernels, in virtual machines.
+//!
+//! A machine has no disk: a kernel of Debian, an archive with the tests, what they call, and an init of our own
+//! (`tests/src/bin/lb-init.rs`). It says what its tests say, how many there were, and ends with an agreed status.
+
+mod archive;
+mod kernels;
+mod machine;
+
+use std::{
+    collections::BTreeSet,
+    env,
+    fmt::Write as _,
+    fs,
+    io::BufWriter,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use self::{
+    archive::Archive,
+    kernels::{Kernel, finished},
+    machine::{Outcome, Task},
+};
+use crate::{
+    cargo,
+    setup::{self, Purpose},
+};
+
+/// Kernels that are tried if nothing else is said: the oldest that is supported, those of Debian 12's and 13's backports, and
+/// the newest.
+pub(crate) const SERIES: [&str; 4] = ["6.1", "6.12", "6.18", "7.3"];
+
+/// What kernels need for our tests and do not have built in; what a kernel lacks it does not load.
+const MODULES: [&str; 19] = [
+    "veth",
+    "dummy",
+    "8021q",
+    "bonding",
+    "macvlan",
+    "vxlan",
+    "tun",
+    "ipip",
+    "sit",
+    "ip6_tunnel",
+    "fou",
+    "fou6",
+    "ip_vs",
+    "ip_vs_rr",
+    "ip_vs_sh",
+    "ip_vs_mh",
+    "nf_tables",
+    "nft_nat",
+    "sch_netem",
+];
+
+/// What tests call.
+const PROGRAMS: [&str; 24] = [
+    "bash", "cat", "chmod", "curl", "env", "ethtool", "head", "ip", "kill", "ls", "mkdir", "mount", "nft",
+    "nsenter", "rm", "script", "sed", "setpriv", "sh", "sleep", "ss", "stty", "umount", "unshare",
+];
+
+/// Which tests are run in each machine if nothing else is said: test binaries and parts of names.
+const USUAL: [(&str, &str); 1] = [("packets", "kernel::")];
+
+/// What to run where.
+pub(crate) struct Plan {
+    pub(crate) series: Vec<String>,
+    pub(crate) jobs: usize,
+    /// Tests of `packets` and `e2e` with this in their names.
+    pub(crate) filter: Option<String>,
+}
+
+/// Fetches kernels.
+pub(crate) fn fetch(series: &[String]) -> Result<()> {
+    if !has_qemu() {
+        bail!("{NO_QEMU}");
+    }
+    kernels::fetch(&folder()?, series)
+}
+
+const NO_QEMU: &str = "qemu-system-x86_64 is missing: apt-get install --no-install-recommends qemu-system-x86 (on Debian 12 beside \
+                       qemu-utils of the backports: with --target-release bookworm-backports)";
+
+fn has_qemu() -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join("qemu-system-x86_64").is_file())
+}
+
+fn folder() -> Result<PathBuf> {
+    let target = cargo::binary("vm", "")?;
+    fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
+    Ok(target)
+}
+
+/// Runs the tests on each kernel, and says what came of it in a table; whether all passed.
+pub(crate) fn run(plan: &Plan) -> Result<bool> {
+    setup::ensure(Purpose::Run)?;
+    ensure!(has_qemu(), "{NO_QEMU}");
+    let folder = folder()?;
+    let kernels = kernels_of(&folder, &plan.series)?;
+    let built = Built::new(&folder)?;
+    let tasks = tasks(&built, plan.filter.as_deref())?;
+    let queue = Mutex::new(kernels.iter());
+    let (told, outcomes) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..plan.jobs.max(1) {
+            let (queue, told, folder, built, tasks) = (&queue, told.clone(), &folder, &built, &tasks);
+            scope.spawn(move || {
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                while let Some(kernel) = next() {
+                    println!("Linux {} ({}) boots", kernel.series, kernel.version);
+                    let outcome = on_kernel(folder, kernel, built, tasks, "tests", LIMIT);
+                    if told.send((kernel.clone(), outcome)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    drop(told);
+    let mut rows = Vec::new();
+    for (kernel, outcome) in outcomes {
+        rows.push((kernel, outcome?));
+    }
+    rows.sort_by_key(|(kernel, _)| plan.series.iter().position(|series| *series == kernel.series));
+    print!("\n{}", table(&rows));
+    for (kernel, outcome) in &rows {
+        if let Some(failure) = &outcome.failure {
+            println!("Linux {}: {failure}; {}", kernel.series, log(&folder, kernel, "tests").display());
+            outcome.tally.failures.iter().for_each(|test| println!("  {test}"));
+        }
+    }
+    Ok(rows.iter().all(|(_, outcome)| outcome.failure.is_none()))
+}
+
+/// How long a machine may take: what is emulated takes ten times as long as else.
+const LIMIT: Duration = Duration::from_mins(20);
+
+fn kernels_of(folder: &Path, series: &[String]) -> Result<Vec<Kernel>> {
+    let find = |series: &String| {
+        let found = kernels::find(folder, series)?;
+        found.with_context(|| format!("Linux {series} is not there: cargo xtask vm fetch"))
+    };
+    series.iter().map(find).collect()
+}
+
+/// A machine that fails in each way is told from one that passes.
+pub(crate) fn self_test(series: &str) -> Result<()> {
+    setup::ensure(Purpose::Run)?;
+    ensure!(has_qemu(), "{NO_QEMU}");
+    let folder = folder()?;
+    let built = Built::new(&folder)?;
+    let kernels = kernels_of(&folder, &[series.to_owned()])?;
+    for (argument, reason) in [
+        ("pass", None),
+        ("fail", Some("1 tests failed")),
+        ("few", Some("1 tests passed, 2 had to")),
+        ("panic", Some("the kernel panicked")),
+        ("silent", Some("did not say how many")),
+        ("hang", Some("still ran")),
+    ] {
+        let expected = if argument == "few" { 2 } else { 1 };
+        let tasks = Tasks { lines: String::new(), expected };
+        let within = if argument == "hang" { Duration::from_secs(30) } else { Duration::from_mins(2) };
+        let outcome = on_kernel(&folder, &kernels[0], &built, &tasks, argument, within)?;
+        let as_expected = match (reason, &outcome.failure) {
+            (None, None) => true,
+            (Some(reason), Some(failure)) => failure.contains(reason),
+            _ => false,
+        };
+        ensure!(as_expected, "a machine that is to {argument}: {:?}", outcome.failure);
+        println!("a machine that is to {argument}: {}", outcome.failure.as_deref().unwrap_or("passed"));
+    }
+    Ok(())
+}
+
+/// What a machine runs.
+struct Tasks {
+    /// A binary, a tab and a filter on each line.
+    lines: String,
+    /// How many tests these are.
+    expected: u64,
+}
+
+fn tasks(built: &Built, filter: Option<&str>) -> Result<Tasks> {
+    let usual = |filter| vec![("packets", filter), ("e2e", filter)];
+    let chosen = filter.map_or_else(|| USUAL.to_vec(), usual);
+    let mut tasks = Tasks { lines: String::new(), expected: 0 };
+    for (binary, filter) in chosen {
+        let mut list = Command::new(built.test(binary)?);
+        list.args(["--list", filter]).env("LB_BIN", &built.lb);
+        let listed = finished(&mut list)?;
+        let count =
+            String::from_utf8_lossy(&listed.stdout).lines().filter(|line| line.ends_with(": test")).count();
+        if count > 0 {
+            writeln!(tasks.lines, "{binary}\t{filter}")?;
+            tasks.expected += count as u64;
+        }
+    }
+    ensure!(tasks.expected > 0, "no test matches {}", filter.unwrap_or_default());
+    Ok(tasks)
+}
+
+/// What was built for the machines.
+struct Built {
+    init: PathBuf,
+    lb: PathBuf,
+    lab: PathBuf,
+    /// Test binaries by name.
+    tests: Vec<(String, PathBuf)>,
+    /// The same without debug information, where machines get them from.
+    stripped: PathBuf,
+}
+
+impl Built {
+    fn new(folder: &Path) -> Result<Self> {
+        cargo::run(&["build", "--quiet", "--package", "lb-userspace", "--package", "lb-tests", "--bins"])?;
+        let mut tests = Vec::new();
+        for name in ["packets", "e2e"] {
+            let mut build = cargo::command(&["test", "--no-run", "--package", "lb-tests", "--test", name])?;
+            let said = finished(&mut build)?;
+            let said = String::from_utf8_lossy(&said.stderr).into_owned();
+            let path = said.lines().find_map(|line| line.trim().strip_prefix("Executable")?.rsplit_once('('));
+            let path = path.with_context(|| format!("cargo does not say where {name} is: {said}"))?.1;
+            tests.push((name.to_owned(), cargo::root().join(path.trim_end_matches(')'))));
+        }
+        let binary = |name| cargo::binary("debug", name);
+        let built = Self {
+            init: binary("lb-init")?,
+            lb: binary("lb")?,
+            lab: binary("lb-lab")?,
+            tests,
+            stripped: folder.join("stripped"),
+        };
+        fs::create_dir_all(&built.stripped)?;
+        for (name, path) in built.all() {
+            finished(Command::new("strip").arg("-o").arg(built.stripped.join(name)).arg(path))?;
+        }
+        Ok(built)
+    }
+
+    fn test(&self, name: &str) -> Result<&Path> {
+        let found = self.tests.iter().find(|(known, _)| known == name);
+        Ok(&found.with_context(|| format!("there is no test binary {name}"))?.1)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let tests = self.tests.iter().map(|(name, path)| (name.as_str(), path.as_path()));
+        [("init", self.init.as_path()), ("lb", &self.lb), ("lb-lab", &self.lab)].into_iter().chain(tests)
+    }
+}
+
+fn log(folder: &Path, kernel: &Kernel, argument: &str) -> PathBuf {
+    folder.join(&kernel.series).join(format!("{argument}.log"))
+}
+
+fn on_kernel(
+    folder: &Path,
+    kernel: &Kernel,
+    built: &Built,
+    tasks: &Tasks,
+    argument: &str,
+    within: Duration,
+) -> Result<Outcome> {
+    let archive = folder.join(&kernel.series).join("archive.cpio");
+    pack(&archive, kernel, built, tasks)?;
+    let log = log(folder, kernel, argument);
+    let task = Task { archive: &archive, log: &log, expected: Some(tasks.expected), argument, within };
+    machine::run(kernel, &task)
+}
+
+/// The file system of a machine.
+fn pack(path: &Path, kernel: &Kernel, built: &Built, tasks: &Tasks) -> Result<()> {
+    let file = fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut archive = Archive::new(BufWriter::new(file));
+    for folder in ["/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/var/lib", "/usr/bin"] {
+        archive.directory(Path::new(folder))?;
+    }
+    for folder in ["/bin", "/sbin"] {
+        archive.link(Path::new(folder), "usr/bin")?;
+    }
+    archive.link(Path::new("/usr/sbin"), "bin")?;
+    archive.bytes(
+        Path::new("/etc/passwd"),
+        b"root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
+        0o644,
+    )?;
+    archive.bytes(Path::new("/etc/group"), b"root:x:0:\nnogroup:x:65534:\n", 0o644)?;
+    archive.bytes(Path::new("/etc/machine-id"), b"0123456789abcdef0123456789abcdef\n", 0o444)?;
+    let mut libraries = BTreeSet::new();
+    for (name, path) in built.all() {
+        let to = if name == "init" { PathBuf::from("/init") } else { Path::new("/lb").join(name) };
+        archive.file(&built.stripped.join(name), &to)?;
+        libraries.extend(libraries_of(path)?);
+    }
+    // Tests know where it was built.
+    archive.link(&built.lab, "/lb/lb-lab")?;
+    for name in PROGRAMS {
+        let Some(path) = program(name) else { continue };
+        archive.file(&path, &Path::new("/usr/bin").join(name))?;
+        libraries.extend(libraries_of(&path)?);
+    }
+    for library in libraries {
+        archive.file(&library, &library)?;
+    }
+    for (number, (name, bytes)) in kernels::modules(kernel, &MODULES)?.into_iter().enumerate() {
+        archive.bytes(&Path::new("/modules").join(format!("{number:03}-{name}.ko")), &bytes, 0o644)?;
+    }
+    archive.bytes(Path::new("/tasks"), tasks.lines.as_bytes(), 0o644)?;
+    archive.finish()
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// The libraries that a program is started with, as `ldd` tells them.
+fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = Command::new("ldd").arg(program).output().context("cannot start ldd")?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let library = |line: &str| {
+        let path = line.split_once("=> ").map_or(line, |(_, path)| path).split_whitespace().next()?;
+        path.starts_with('/').then(|| PathBuf::from(path))
+    };
+    Ok(text.lines().filter_map(library).collect())
+}
+
+/// One row for each kernel.
+fn table(rows: &[(Kernel, Outcome)]) -> String {
+    let mut text = String::from(
+        "| Linux | package | tests | verified instructions | seconds |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for (kernel, outcome) in rows {
+        let tests = match &outcome.failure {
+            None => format!("{} passed", outcome.tally.passed),
+            Some(failure) => format!("FAILED: {failure}"),
+        };
+        let verified: Vec<&str> = outcome
+            .verified
+            .iter()
+            .filter_map(|line| line.split_once(": "))
+            .map(|(_, counts)| counts)
+            .collect();
+        // A text takes whatever is written into it.
+        _ = writeln!(
+            text,
+            "| {} | {} | {tests} | {} | {} |",
+            kernel.series,
+            kernel.version,
+            verified.join("; "),
+            outcome.took.as_secs()
+        );
+    }
+    text
+}
