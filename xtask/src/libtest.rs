@@ -21,6 +21,11 @@ impl Tally {
         Self { failed: 1, failures: vec![name], ..Self::default() }
     }
 
+    /// Something that was not done.
+    pub(crate) fn skip(name: String) -> Self {
+        Self { skipped: 1, skips: vec![name], ..Self::default() }
+    }
+
     /// How many tests there were.
     pub(crate) fn total(&self) -> u64 {
         self.passed + self.failed + self.skipped

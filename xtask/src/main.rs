@@ -69,7 +69,7 @@ enum Command {
     },
     /// Check formatting and lints and run every test, or those that FILTER names
     Test {
-        /// A step (format, lints, docs, host, or a test target of lb-tests), or a part of a test's name
+        /// A step (format, lints, docs, host, a test target of lb-tests, or kernels), or a part of a test's name
         filter: Option<String>,
     },
 }
@@ -151,7 +151,8 @@ fn run(command: Command) -> Result<ExitCode> {
             vm::self_test(kernel.first().map_or(vm::SERIES[0], String::as_str))?;
         }
         Command::Vm { action: None, kernel, jobs, filter } => {
-            let all_passed = vm::run(&vm::Plan { series: kernel, jobs, filter })?;
+            let rows = vm::run(&vm::Plan { series: kernel, jobs, filter })?;
+            let all_passed = rows.iter().all(|(_, outcome)| outcome.failure.is_none());
             return Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Bench { args } => lab::exec_bench(&args)?,

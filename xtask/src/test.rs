@@ -12,16 +12,29 @@ use crate::{
     cargo,
     libtest::Tally,
     setup::{self, Purpose},
+    vm,
 };
+
+/// The step of other kernels, which is no command of cargo's.
+const KERNELS: &str = "kernels";
 
 /// Runs what `filter` selects: one step by its name, else the tests whose names contain it. All without a filter.
 pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
+    if filter == Some(KERNELS) {
+        let tally = vm::test()?;
+        report(&tally);
+        return Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let selection = Selection::of(filter, steps()?);
     let mut total = Tally::default();
     for step in &selection.steps {
         println!("== {}", step.name);
         total.add(step.run(selection.test_name.as_deref())?.named(&step.name));
+    }
+    if filter.is_none() {
+        println!("== {KERNELS}");
+        total.add(vm::test()?.named(KERNELS));
     }
     if total.total() == 0 {
         bail!("no test matches `{}`", filter.unwrap_or_default());

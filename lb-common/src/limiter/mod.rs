@@ -38,6 +38,7 @@ pub struct Sets {
     pub count: u32,
 }
 
+/// A damaged row of the table of limiters may name any meter or range: sums wrap, and what lies beyond the array is not found.
 impl Sets {
     /// Half of the array is for the buckets of all limiters that read [`Clock::Jiffies`].
     #[inline(always)]
@@ -54,20 +55,19 @@ impl Sets {
     #[inline(always)]
     pub const fn of_meter(total: u32, meter: u32) -> Self {
         let count = total / 8 / METERS;
-        Self { first: total / 8 * 5 + meter * count, count }
+        Self { first: (total / 8 * 5).wrapping_add(meter.wrapping_mul(count)), count }
     }
 
     /// The last quarter is for windows, in [`WINDOW_RANGES`] ranges: a window's words can be told idle from busy only by who
     /// knows its length.
     pub const fn of_window(total: u32, range: u32) -> Self {
         let count = total / 4 / WINDOW_RANGES;
-        Self { first: total / 4 * 3 + range * count, count }
+        Self { first: (total / 4 * 3).wrapping_add(range.wrapping_mul(count)), count }
     }
 
     /// The set of a hash.
     #[inline(always)]
     pub const fn find(self, hash: u64) -> u32 {
-        // A damaged row of the table of limiters may say anything: what then lies beyond the array is not found in it.
         self.first.wrapping_add(scale(hash, self.count))
     }
 }

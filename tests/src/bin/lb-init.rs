@@ -26,6 +26,11 @@ fn main() {
         println!("lb-init: {error:#}");
     }
     let status = if matches!(ended, Ok(0)) { PASSED } else { FAILED };
+    // What stands in the console's buffer would be lost with the machine.
+    let drained = rustix::termios::tcdrain(std::io::stdout());
+    if let Err(error) = drained {
+        println!("lb-init: the console cannot be drained: {error}");
+    }
     let switched_off = switch_off(status);
     // Whoever waits sees a panic: the kernel has no init any more.
     println!("lb-init: cannot switch the machine off: {switched_off:?}");

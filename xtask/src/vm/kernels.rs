@@ -54,6 +54,27 @@ pub(crate) fn fetch(folder: &Path, series: &[String]) -> Result<()> {
     series.iter().try_for_each(|series| fetch_one(&apt, folder, series))
 }
 
+/// Installs QEMU from where it goes with the part of it that is installed already: usually the host's own sources, on Debian 12 with
+/// `qemu-utils` of the backports only from there. Removes nothing.
+pub(super) fn install_qemu(folder: &Path) -> Result<()> {
+    let install = ["install", "--yes", "--no-install-recommends", "--no-remove", "--quiet=2"];
+    let mut own = Command::new("apt-get");
+    own.args(install).arg("qemu-system-x86").env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    let Err(error) = finished(&mut own) else { return Ok(()) };
+    let apt = Apt::new(folder)?;
+    apt.run("apt-get", &["update", "--quiet=2"])?;
+    let mut backports = apt.command("apt-get", &install);
+    backports.args([
+        "--target-release",
+        "bookworm-backports",
+        "qemu-system-x86",
+        "qemu-system-common",
+        "qemu-system-data",
+        "seabios",
+    ]);
+    finished(backports.env("DEBIAN_FRONTEND", "noninteractive")).map(drop).context(error)
+}
+
 fn fetch_one(apt: &Apt, folder: &Path, series: &str) -> Result<()> {
     let pattern = format!("^linux-image-{}[.-].*-cloud-amd64$", series.replace('.', "\\."));
     let found = apt.ask("apt-cache", &["search", "--names-only", &pattern])?;

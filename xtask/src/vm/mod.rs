@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use self::{
     archive::Archive,
@@ -29,12 +29,16 @@ use self::{
 };
 use crate::{
     cargo,
+    libtest::Tally,
     setup::{self, Purpose},
 };
 
 /// Kernels that are tried if nothing else is said: the oldest that is supported, those of Debian 12's and 13's backports, and
 /// the newest.
 pub(crate) const SERIES: [&str; 4] = ["6.1", "6.12", "6.18", "7.3"];
+
+/// Of these, what every run of all tests tries: the oldest, and the one in between that people have.
+pub(crate) const TESTED: [&str; 2] = ["6.1", "6.12"];
 
 /// What kernels need for our tests and do not have built in; what a kernel lacks it does not load.
 const MODULES: [&str; 19] = [
@@ -78,10 +82,46 @@ pub(crate) struct Plan {
 
 /// Fetches kernels.
 pub(crate) fn fetch(series: &[String]) -> Result<()> {
-    if !has_qemu() {
-        bail!("{NO_QEMU}");
-    }
+    ensure!(has_qemu(), "{NO_QEMU}");
     kernels::fetch(&folder()?, series)
+}
+
+/// Makes a Debian that is ours ready to test on [`TESTED`]: installs QEMU, fetches what has not been fetched.
+pub(crate) fn prepare() -> Result<()> {
+    let folder = folder()?;
+    if !has_qemu() {
+        println!("Installing QEMU");
+        kernels::install_qemu(&folder)?;
+    }
+    let mut missing = Vec::new();
+    for series in TESTED {
+        if kernels::find(&folder, series)?.is_none() {
+            missing.push(series.to_owned());
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { kernels::fetch(&folder, &missing) }
+}
+
+/// Whether the tests can be run on [`TESTED`].
+pub(crate) fn is_ready() -> bool {
+    let has =
+        |series: &&str| folder().is_ok_and(|folder| matches!(kernels::find(&folder, series), Ok(Some(_))));
+    has_qemu() && TESTED.iter().all(has)
+}
+
+/// The tests on [`TESTED`], counted; one skip if there is no QEMU or a kernel is missing.
+pub(crate) fn test() -> Result<Tally> {
+    if !is_ready() {
+        let reason = if has_qemu() { "cargo xtask vm fetch" } else { NO_QEMU };
+        return Ok(Tally::skip(format!("Linux {}: {reason}", TESTED.join(" and "))));
+    }
+    let plan = Plan { series: TESTED.map(str::to_owned).into(), jobs: 2, filter: None };
+    let mut tally = Tally::default();
+    for (kernel, outcome) in run(&plan)? {
+        let failure = outcome.failure.filter(|_| outcome.tally.failed == 0).map(Tally::failure);
+        tally.add(failure.unwrap_or(outcome.tally).named(&format!("Linux {}", kernel.series)));
+    }
+    Ok(tally)
 }
 
 const NO_QEMU: &str = "qemu-system-x86_64 is missing: apt-get install --no-install-recommends qemu-system-x86 (on Debian 12 beside \
@@ -98,8 +138,8 @@ fn folder() -> Result<PathBuf> {
     Ok(target)
 }
 
-/// Runs the tests on each kernel, and says what came of it in a table; whether all passed.
-pub(crate) fn run(plan: &Plan) -> Result<bool> {
+/// Runs the tests on each kernel, and says what came of it in a table.
+pub(crate) fn run(plan: &Plan) -> Result<Vec<(Kernel, Outcome)>> {
     setup::ensure(Purpose::Run)?;
     ensure!(has_qemu(), "{NO_QEMU}");
     let folder = folder()?;
@@ -136,7 +176,7 @@ pub(crate) fn run(plan: &Plan) -> Result<bool> {
             outcome.tally.failures.iter().for_each(|test| println!("  {test}"));
         }
     }
-    Ok(rows.iter().all(|(_, outcome)| outcome.failure.is_none()))
+    Ok(rows)
 }
 
 /// How long a machine may take: what is emulated takes ten times as long as else.
