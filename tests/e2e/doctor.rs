@@ -53,11 +53,9 @@ fn it_finds_what_stands_in_the_way(tools: Tools) -> Result<()> {
     let before = doctor(&site, &socket, &["client1", "--pins", &pins, "-o", "json"])?;
     ensure!(before.code == Some(0), "{before:?}");
     ensure!(findings(&before.stdout, "client1 xdp")? == ["well: no program"], "{}", before.stdout);
-    ensure!(
-        findings(&before.stdout, "client1 driver")? == ["well: none: it is not hardware"],
-        "{}",
-        before.stdout
-    );
+    // From Linux 6.3 on the driver says more.
+    let driver = findings(&before.stdout, "client1 driver")?;
+    ensure!(driver.len() == 1 && driver[0].starts_with("well: none, since it is not hardware"), "{driver:?}");
     ensure!(findings(&before.stdout, "daemon")?.is_empty(), "{}", before.stdout);
     let nowhere = doctor(&site, &socket, &["nonsense0", "--pins", &pins])?;
     ensure!(

@@ -17,3 +17,6 @@ pub mod site;
 pub mod tools;
 pub mod traffic;
 pub mod wait;
+
+#[cfg(test)]
+mod security;
