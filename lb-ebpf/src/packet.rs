@@ -103,7 +103,9 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn holds(&self, length: usize) -> bool {
-        length <= REACH && self.start + seen_short(length) <= self.end
+        // Verifiers before Linux 6.18 do not know that a number whose bytes were swapped has 16 bits, and LLVM, which does, compares
+        // half of the register.
+        length <= REACH && self.start + seen_within::<{ REACH as u64 }>(length as u64) as usize <= self.end
     }
 
     #[inline(always)]
@@ -237,12 +239,12 @@ const CHUNK: u32 = (WORDS * size_of::<u32>()) as u32;
 /// Chunks that are summed up at most: as many as the longest packet has. The verifier follows each.
 const CHUNKS: usize = (1 << 16) / CHUNK as usize;
 
-/// The same number, which is not greater than [`REACH`]: written down for verifiers that do not see it. Those before Linux 6.18 do
-/// not know that a number whose bytes were swapped has 16 bits, and LLVM, which does, compares half of the register.
+/// The same number, which has no bit that `MASK` lacks: written down for verifiers that do not see it. In assembly, since LLVM
+/// does see it, and would leave it out.
 #[inline(always)]
-fn seen_short(mut number: usize) -> usize {
+fn seen_within<const MASK: u64>(mut number: u64) -> u64 {
     // SAFETY: changes nothing but this register, and nothing in it.
-    unsafe { asm!("{0} &= {1}", inout(reg) number, const REACH, options(pure, nomem, nostack)) };
+    unsafe { asm!("{0} &= {1}", inout(reg) number, const MASK, options(pure, nomem, nostack)) };
     number
 }
 
@@ -268,10 +270,7 @@ pub(crate) extern "C" fn sum(context: *mut xdp_md, offset: u32, length: u32) -> 
     }
     if left > 0 {
         // The helper takes no length of zero, and Linux 6.1 sees only from what is computed that this is none.
-        let mut rest = u64::from(left).wrapping_sub(1);
-        // SAFETY: changes nothing but this register, and nothing in it: it is less than that.
-        unsafe { asm!("{0} &= {1}", inout(reg) rest, const CHUNK - 1, options(pure, nomem, nostack)) };
-        let rest = (rest + 1) as u32;
+        let rest = (seen_within::<{ CHUNK as u64 - 1 }>(u64::from(left) - 1) + 1) as u32;
         for word in 0..WORDS {
             let word = chunk.cast::<u32>().wrapping_add(word);
             // SAFETY: inside the chunk. Volatile, or LLVM makes a call of it.

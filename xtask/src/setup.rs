@@ -3,7 +3,7 @@
 use std::{
     env,
     fmt::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -95,12 +95,15 @@ fn missing_programs(purpose: Purpose) -> impl Iterator<Item = (&'static str, &'s
     PROGRAMS.into_iter().chain(rivals).chain(witnesses).filter(|(program, _)| !is_on_path(program))
 }
 
-/// A user's `PATH` may lack the directories of administration programs, which are found all the same.
-fn is_on_path(program: &str) -> bool {
+/// Where a program is. A user's `PATH` may lack the directories of administration programs, which are found all the same.
+pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let is_in = |dir: &Path| dir.join(program).is_file();
-    env::split_paths(&path).any(|dir| is_in(&dir))
-        || ["/usr/sbin", "/sbin"].iter().any(|dir| is_in(Path::new(dir)))
+    let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+fn is_on_path(program: &str) -> bool {
+    find_program(program).is_some()
 }
 
 fn missing_components() -> Vec<Item> {

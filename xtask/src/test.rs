@@ -15,26 +15,14 @@ use crate::{
     vm,
 };
 
-/// The step of other kernels, which is no command of cargo's.
-const KERNELS: &str = "kernels";
-
 /// Runs what `filter` selects: one step by its name, else the tests whose names contain it. All without a filter.
 pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
-    if filter == Some(KERNELS) {
-        let tally = vm::test()?;
-        report(&tally);
-        return Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
     let selection = Selection::of(filter, steps()?);
     let mut total = Tally::default();
     for step in &selection.steps {
         println!("== {}", step.name);
         total.add(step.run(selection.test_name.as_deref())?.named(&step.name));
-    }
-    if filter.is_none() {
-        println!("== {KERNELS}");
-        total.add(vm::test()?.named(KERNELS));
     }
     if total.total() == 0 {
         bail!("no test matches `{}`", filter.unwrap_or_default());
@@ -75,6 +63,8 @@ enum Kind {
     Check,
     /// Counts as many as the test binaries report.
     Tests,
+    /// The same on other kernels, which no command of cargo's is for.
+    Machines,
 }
 
 /// Cargo commands under one name.
@@ -100,6 +90,9 @@ impl Step {
     }
 
     fn run(&self, test_name: Option<&str>) -> Result<Tally> {
+        if self.kind == Kind::Machines {
+            return vm::test();
+        }
         if let Some(build) = &self.build
             && check(build)?.failed > 0
         {
@@ -107,10 +100,7 @@ impl Step {
         }
         let mut tally = Tally::default();
         for args in &self.commands {
-            tally.add(match self.kind {
-                Kind::Check => check(args)?,
-                Kind::Tests => tests(args, test_name)?,
-            });
+            tally.add(if self.kind == Kind::Check { check(args)? } else { tests(args, test_name)? });
         }
         Ok(tally)
     }
@@ -144,6 +134,7 @@ fn steps() -> Result<Vec<Step>> {
     let manifest =
         fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
     steps.extend(test_targets(&manifest).map(Step::test_target));
+    steps.push(Step::new("kernels", Kind::Machines, &[]));
     Ok(steps)
 }
 

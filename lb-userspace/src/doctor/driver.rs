@@ -10,9 +10,10 @@ use rtnetlink::packet_core::{
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
 use rtnetlink::sys::{Socket, SocketAddr};
 use rustix::ioctl::{Opcode, Updater, ioctl};
-use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::Finding;
+use crate::datapath::attach::interface_index;
 
 /// Drivers whose kernels run XDP natively (`ndo_bpf` in drivers/net of Linux 6.1), and those that are no hardware:
 /// who is asked where the kernel does not tell, before 6.3.
@@ -146,8 +147,7 @@ fn xdp_features(name: &str) -> Option<u64> {
         GenlCtrlAttrs::FamilyId(id) => Some(*id),
         _ => None,
     })?;
-    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
-    let index = netdevice::name_to_index(any, name).ok()?;
+    let index = interface_index(name)?;
     let device = Device(vec![DefaultNla::new(NETDEV_A_DEV_IFINDEX, index.to_ne_bytes().to_vec())]);
     let mut message = GenlMessage::from_payload(device);
     message.set_resolved_family_id(id);

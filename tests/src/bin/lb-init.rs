@@ -61,13 +61,12 @@ fn run() -> Result<u64> {
         ("tmpfs", "/run"),
         ("tmpfs", "/tmp"),
         ("bpf", "/sys/fs/bpf"),
+        ("devpts", "/dev/pts"),
     ] {
+        fs::create_dir_all(at).with_context(|| format!("cannot make {at}"))?;
         let nothing: Option<&std::ffi::CStr> = None;
         mount(kind, at, kind, MountFlags::empty(), nothing).with_context(|| format!("cannot mount {at}"))?;
     }
-    fs::create_dir_all("/dev/pts")?;
-    let nothing: Option<&std::ffi::CStr> = None;
-    mount("devpts", "/dev/pts", "devpts", MountFlags::empty(), nothing).context("cannot mount /dev/pts")?;
     let line = fs::read_to_string("/proc/cmdline")?;
     let argument = line.split_whitespace().find_map(|word| word.strip_prefix("lb=")).unwrap_or_default();
     match argument {

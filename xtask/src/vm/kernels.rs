@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::debian;
+
 /// Where Debian keeps kernels of several versions, and what keys it signs with. No file of the host's apt is changed or read.
 const SOURCES: &str = "\
 deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
@@ -57,10 +59,8 @@ pub(crate) fn fetch(folder: &Path, series: &[String]) -> Result<()> {
 /// Installs QEMU from where it goes with the part of it that is installed already: usually the host's own sources, on Debian 12 with
 /// `qemu-utils` of the backports only from there. Removes nothing.
 pub(super) fn install_qemu(folder: &Path) -> Result<()> {
+    let Err(error) = debian::install(&["qemu-system-x86".to_owned()]) else { return Ok(()) };
     let install = ["install", "--yes", "--no-install-recommends", "--no-remove", "--quiet=2"];
-    let mut own = Command::new("apt-get");
-    own.args(install).arg("qemu-system-x86").env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    let Err(error) = finished(&mut own) else { return Ok(()) };
     let apt = Apt::new(folder)?;
     apt.run("apt-get", &["update", "--quiet=2"])?;
     let mut backports = apt.command("apt-get", &install);

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -39,18 +39,29 @@ pub(crate) struct Task<'t> {
     pub(crate) archive: &'t Path,
     /// Where all that it says is kept.
     pub(crate) log: &'t Path,
-    /// How many tests have to run; any number but none if it is not known.
-    pub(crate) expected: Option<u64>,
+    /// How many tests have to run.
+    pub(crate) expected: u64,
     /// For init, on the kernel's command line.
     pub(crate) argument: &'t str,
     pub(crate) within: Duration,
 }
 
+/// A running QEMU, which does not outlive whoever waits for it.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It has ended, usually: then there is nothing to end.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// Boots a kernel and waits for its end, or ends it.
 pub(crate) fn run(kernel: &Kernel, task: &Task<'_>) -> Result<Outcome> {
     let start = Instant::now();
-    let mut child = qemu(kernel, task).spawn().context("cannot start qemu-system-x86_64")?;
-    let console = child.stdout.take().context("QEMU has no console")?;
+    let mut child = Machine(qemu(kernel, task).spawn().context("cannot start qemu-system-x86_64")?);
+    let console = child.0.stdout.take().context("QEMU has no console")?;
     let mut log =
         fs::File::create(task.log).with_context(|| format!("cannot write {}", task.log.display()))?;
     let (said, lines) = mpsc::channel();
@@ -64,7 +75,9 @@ pub(crate) fn run(kernel: &Kernel, task: &Task<'_>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut closing = None;
     let ended = loop {
-        match lines.recv_timeout(task.within.saturating_sub(start.elapsed())) {
+        // Also a machine that never stops talking has to end.
+        let Some(left) = task.within.checked_sub(start.elapsed()) else { break false };
+        match lines.recv_timeout(left) {
             Ok(line) => {
                 writeln!(log, "{line}")?;
                 outcome.tally.read(&line);
@@ -80,9 +93,9 @@ pub(crate) fn run(kernel: &Kernel, task: &Task<'_>) -> Result<Outcome> {
         }
     };
     if !ended {
-        child.kill().context("cannot end QEMU")?;
+        child.0.kill().context("cannot end QEMU")?;
     }
-    let code = child.wait().context("cannot wait for QEMU")?.code();
+    let code = child.0.wait().context("cannot wait for QEMU")?.code();
     outcome.took = start.elapsed();
     outcome.failure = if ended {
         verdict(code, closing, task.expected, &outcome.tally)
@@ -93,7 +106,7 @@ pub(crate) fn run(kernel: &Kernel, task: &Task<'_>) -> Result<Outcome> {
 }
 
 /// Why it is no pass. Only the agreed status, together with the number of tests that had to run, is one.
-fn verdict(code: Option<i32>, closing: Option<u64>, expected: Option<u64>, tally: &Tally) -> Option<String> {
+fn verdict(code: Option<i32>, closing: Option<u64>, expected: u64, tally: &Tally) -> Option<String> {
     if tally.failed > 0 {
         return Some(format!("{} tests failed", tally.failed));
     }
@@ -106,13 +119,10 @@ fn verdict(code: Option<i32>, closing: Option<u64>, expected: Option<u64>, tally
     if ran != tally.total() {
         return Some(format!("init says {ran} tests, its tests say {}", tally.total()));
     }
-    match expected {
-        Some(expected) if expected != tally.passed => {
-            Some(format!("{} tests passed, {expected} had to", tally.passed))
-        }
-        _ if tally.passed == 0 => Some("no test ran".to_owned()),
-        _ => None,
+    if expected != tally.passed {
+        return Some(format!("{} tests passed, {expected} had to", tally.passed));
     }
+    (expected == 0).then(|| "no test ran".to_owned())
 }
 
 fn qemu(kernel: &Kernel, task: &Task<'_>) -> Command {
@@ -143,16 +153,15 @@ mod tests {
     #[test]
     fn only_a_whole_pass_is_one() {
         let tally = |passed, failed| Tally { passed, failed, ..Tally::default() };
-        assert_eq!(verdict(Some(PASSED), Some(7), Some(7), &tally(7, 0)), None);
-        assert_eq!(verdict(Some(PASSED), Some(7), None, &tally(7, 0)), None);
+        assert_eq!(verdict(Some(PASSED), Some(7), 7, &tally(7, 0)), None);
         for (code, closing, expected, tally) in [
-            (Some(0), Some(7), Some(7), tally(7, 0)),
-            (Some(35), Some(7), Some(7), tally(7, 0)),
-            (Some(PASSED), None, Some(7), tally(7, 0)),
-            (Some(PASSED), Some(6), Some(7), tally(6, 0)),
-            (Some(PASSED), Some(7), Some(7), tally(6, 1)),
-            (Some(PASSED), Some(7), Some(7), tally(6, 0)),
-            (Some(PASSED), Some(0), None, tally(0, 0)),
+            (Some(0), Some(7), 7, tally(7, 0)),
+            (Some(35), Some(7), 7, tally(7, 0)),
+            (Some(PASSED), None, 7, tally(7, 0)),
+            (Some(PASSED), Some(6), 7, tally(6, 0)),
+            (Some(PASSED), Some(7), 7, tally(6, 1)),
+            (Some(PASSED), Some(7), 7, tally(6, 0)),
+            (Some(PASSED), Some(0), 0, tally(0, 0)),
         ] {
             assert!(verdict(code, closing, expected, &tally).is_some(), "{code:?} {closing:?} {tally:?}");
         }

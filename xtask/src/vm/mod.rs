@@ -9,7 +9,6 @@ mod machine;
 
 use std::{
     collections::BTreeSet,
-    env,
     fmt::Write as _,
     fs,
     io::BufWriter,
@@ -128,8 +127,7 @@ const NO_QEMU: &str = "qemu-system-x86_64 is missing: apt-get install --no-insta
                        qemu-utils of the backports: with --target-release bookworm-backports)";
 
 fn has_qemu() -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join("qemu-system-x86_64").is_file())
+    setup::find_program("qemu-system-x86_64").is_some()
 }
 
 fn folder() -> Result<PathBuf> {
@@ -155,7 +153,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<(Kernel, Outcome)>> {
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                 while let Some(kernel) = next() {
                     println!("Linux {} ({}) boots", kernel.series, kernel.version);
-                    let outcome = on_kernel(folder, kernel, built, tasks, "tests", LIMIT);
+                    let outcome = pack(folder, kernel, built, &tasks.lines)
+                        .and_then(|()| boot(folder, kernel, tasks.expected, "tests", LIMIT));
                     if told.send((kernel.clone(), outcome)).is_err() {
                         return;
                     }
@@ -197,6 +196,7 @@ pub(crate) fn self_test(series: &str) -> Result<()> {
     let folder = folder()?;
     let built = Built::new(&folder)?;
     let kernels = kernels_of(&folder, &[series.to_owned()])?;
+    pack(&folder, &kernels[0], &built, "")?;
     for (argument, reason) in [
         ("pass", None),
         ("fail", Some("1 tests failed")),
@@ -206,9 +206,8 @@ pub(crate) fn self_test(series: &str) -> Result<()> {
         ("hang", Some("still ran")),
     ] {
         let expected = if argument == "few" { 2 } else { 1 };
-        let tasks = Tasks { lines: String::new(), expected };
         let within = if argument == "hang" { Duration::from_secs(30) } else { Duration::from_mins(2) };
-        let outcome = on_kernel(&folder, &kernels[0], &built, &tasks, argument, within)?;
+        let outcome = boot(&folder, &kernels[0], expected, argument, within)?;
         let as_expected = match (reason, &outcome.failure) {
             (None, None) => true,
             (Some(reason), Some(failure)) => failure.contains(reason),
@@ -300,24 +299,19 @@ fn log(folder: &Path, kernel: &Kernel, argument: &str) -> PathBuf {
     folder.join(&kernel.series).join(format!("{argument}.log"))
 }
 
-fn on_kernel(
-    folder: &Path,
-    kernel: &Kernel,
-    built: &Built,
-    tasks: &Tasks,
-    argument: &str,
-    within: Duration,
-) -> Result<Outcome> {
-    let archive = folder.join(&kernel.series).join("archive.cpio");
-    pack(&archive, kernel, built, tasks)?;
-    let log = log(folder, kernel, argument);
-    let task = Task { archive: &archive, log: &log, expected: Some(tasks.expected), argument, within };
-    machine::run(kernel, &task)
+fn archive(folder: &Path, kernel: &Kernel) -> PathBuf {
+    folder.join(&kernel.series).join("archive.cpio")
 }
 
-/// The file system of a machine.
-fn pack(path: &Path, kernel: &Kernel, built: &Built, tasks: &Tasks) -> Result<()> {
-    let file = fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+fn boot(folder: &Path, kernel: &Kernel, expected: u64, argument: &str, within: Duration) -> Result<Outcome> {
+    let (archive, log) = (archive(folder, kernel), log(folder, kernel, argument));
+    machine::run(kernel, &Task { archive: &archive, log: &log, expected, argument, within })
+}
+
+/// Writes the file system of a kernel's machine, whose init finds these tasks.
+fn pack(folder: &Path, kernel: &Kernel, built: &Built, tasks: &str) -> Result<()> {
+    let path = archive(folder, kernel);
+    let file = fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
     for folder in ["/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/var/lib", "/usr/bin"] {
         archive.directory(Path::new(folder))?;
@@ -342,7 +336,7 @@ fn pack(path: &Path, kernel: &Kernel, built: &Built, tasks: &Tasks) -> Result<()
     // Tests know where it was built.
     archive.link(&built.lab, "/lb/lb-lab")?;
     for name in PROGRAMS {
-        let Some(path) = program(name) else { continue };
+        let Some(path) = setup::find_program(name) else { continue };
         archive.file(&path, &Path::new("/usr/bin").join(name))?;
         libraries.extend(libraries_of(&path)?);
     }
@@ -352,14 +346,8 @@ fn pack(path: &Path, kernel: &Kernel, built: &Built, tasks: &Tasks) -> Result<()
     for (number, (name, bytes)) in kernels::modules(kernel, &MODULES)?.into_iter().enumerate() {
         archive.bytes(&Path::new("/modules").join(format!("{number:03}-{name}.ko")), &bytes, 0o644)?;
     }
-    archive.bytes(Path::new("/tasks"), tasks.lines.as_bytes(), 0o644)?;
+    archive.bytes(Path::new("/tasks"), tasks.as_bytes(), 0o644)?;
     archive.finish()
-}
-
-fn program(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")]);
-    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 /// The libraries that a program is started with, as `ldd` tells them.
