@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 pub use self::admin::AdminState;
 pub use self::desired::Desired;
 pub use self::limit::{
-    Action, LEAST_BITS, Limit, LimitError, MAX_BIT_RATE, MAX_UNIT_RATE, Policy, Scope, Shape, Unit,
+    Action, LEAST_BITS, Limit, LimitError, MAX_BIT_RATE, MAX_UNIT_RATE, Policy, Scope, Shape, Unit, WINDOWS,
 };
 pub use self::lists::{ListName, Lists, OnBothLists};
 pub use self::outer_source::{OuterSource, OuterSourceError};
@@ -137,9 +137,14 @@ impl fmt::Display for Endpoint {
 #[serde(transparent)]
 pub struct Weight(pub u16);
 
+impl Weight {
+    /// What a backend has unless told otherwise.
+    pub const DEFAULT: Self = Self(100);
+}
+
 impl Default for Weight {
     fn default() -> Self {
-        Self(100)
+        Self::DEFAULT
     }
 }
 

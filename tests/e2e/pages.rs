@@ -14,9 +14,10 @@ use lb_tests::tools::Tools;
 use crate::cases::{Case, cases, web};
 
 /// Pages, and what stands before a command on them, in blocks of code.
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     (include_str!("../../docs/cli.md"), "  lb "),
     (include_str!("../../docs/configuration.md"), "$ lb "),
+    (include_str!("../../docs/changes.md"), "lb "),
     (include_str!("../../docs/tuning.md"), "lb "),
     (include_str!("../../docs/troubleshooting.md"), "lb "),
     (include_str!("../../docs/upgrade.md"), "lb "),

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Exit, Failure, Screen, block_on, screens};
 use crate::client::Client;
-use crate::config::{self, parse_duration, render, render_settings};
+use crate::config::{self, keys, parse_duration, render, render_settings};
 use crate::view::ConfigApplied;
 
 /// Check, compare and apply configurations, and go back to earlier ones.
@@ -19,6 +19,19 @@ pub enum ConfigCommand {
     Check {
         /// The configuration file
         file: PathBuf,
+    },
+    /// Explain a key of the files, or list all keys; needs neither root nor a daemon
+    #[command(
+        after_help = "Examples:\n  lb config explain\n  lb config explain service.health\n  lb config explain burst\n\nA key is named by the end \
+                      of its path: service.limit.burst, limit.burst and burst are the same."
+    )]
+    Explain {
+        /// A key or a table, as the list names them
+        #[arg(value_name = "KEY", conflicts_with = "markdown")]
+        name: Option<String>,
+        /// Print all of it as one page of Markdown
+        #[arg(long)]
+        markdown: bool,
     },
     /// Show the configuration in force, as a file would have it
     #[command(
@@ -70,6 +83,7 @@ fn parse_patience(text: &str) -> Result<Duration, String> {
 pub(super) fn run(command: &ConfigCommand, client: &Client, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let applied: ConfigApplied = match command {
         ConfigCommand::Check { file } => return check(file, screen),
+        ConfigCommand::Explain { name, markdown } => return explain(name.as_deref(), *markdown, screen),
         ConfigCommand::Show => {
             let toml = block_on(client.config())??;
             return screen.show(&Shown { toml }, |shown| shown.toml.clone());
@@ -87,6 +101,19 @@ pub(super) fn run(command: &ConfigCommand, client: &Client, screen: &mut Screen<
         ConfigCommand::Confirm => block_on(client.confirm())??,
     };
     screen.show(&applied, screens::config_applied)
+}
+
+/// What a key means, or which keys there are.
+fn explain(name: Option<&str>, markdown: bool, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    if markdown {
+        screen.out.write_all(keys::markdown().as_bytes())?;
+        return Ok(());
+    }
+    let explained = keys::explain(name).map_err(|instead| {
+        let name = name.unwrap_or_default();
+        Failure::new(Exit::Refused, format!("no key or table of the configuration is named {name}{instead}"))
+    })?;
+    screen.show_fitted(&explained, screens::explained)
 }
 
 /// What `lb config show -o json` says.

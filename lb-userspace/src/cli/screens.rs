@@ -20,7 +20,7 @@ mod config;
 mod flows;
 
 pub(super) use bpf::{entries, maps};
-pub(super) use config::{config_applied, config_diff, history};
+pub(super) use config::{config_applied, config_diff, explained, history};
 pub(super) use flows::{checks, disruption, flow_counts, flows, lookup, slots};
 pub(super) use suggestions::suggestions;
 

@@ -378,11 +378,12 @@ fn services_of_ipvs_are_imported() {
 }
 
 /// Pages on which commands are shown.
-const PAGES: [(&str, &str); 11] = [
+const PAGES: [(&str, &str); 12] = [
     ("README.md", include_str!("../../../README.md")),
     ("docs/api.md", include_str!("../../../docs/api.md")),
     ("docs/architecture.md", include_str!("../../../docs/architecture.md")),
     ("docs/backends.md", include_str!("../../../docs/backends.md")),
+    ("docs/changes.md", include_str!("../../../docs/changes.md")),
     ("docs/configuration.md", include_str!("../../../docs/configuration.md")),
     ("docs/cli.md", include_str!("../../../docs/cli.md")),
     ("docs/limits.md", include_str!("../../../docs/limits.md")),

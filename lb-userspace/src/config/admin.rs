@@ -1,5 +1,6 @@
 //! The state of a backend, drains and slow starts.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::document::Section;
@@ -8,8 +9,8 @@ use crate::model::AdminState;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Whoever has not gone within a week never will.
-const LONGEST_DRAIN: Duration = Duration::from_hours(168);
-const LONGEST_START: Duration = Duration::from_hours(24);
+pub(super) const DRAIN_TIMEOUTS: RangeInclusive<Duration> = SECOND..=Duration::from_hours(168);
+pub(super) const SLOW_STARTS: RangeInclusive<Duration> = SECOND..=Duration::from_hours(24);
 
 /// Why a text is not how long a backend drains or its weight rises.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,14 +31,14 @@ pub enum PaceError {
 /// Reads how long a backend drains: from 1s to 168h.
 pub fn parse_drain_timeout(text: &str) -> Result<Duration, PaceError> {
     let timeout = parse_duration(text)?;
-    let fits = (SECOND..=LONGEST_DRAIN).contains(&timeout);
+    let fits = DRAIN_TIMEOUTS.contains(&timeout);
     if fits { Ok(timeout) } else { Err(PaceError::Drain(text.to_owned())) }
 }
 
 /// Reads how long weights rise: from 1s to 24h, or `0s` for not at all.
 pub fn parse_slow_start(text: &str) -> Result<Option<Duration>, PaceError> {
     let time = parse_duration(text)?;
-    let fits = time.is_zero() || (SECOND..=LONGEST_START).contains(&time);
+    let fits = time.is_zero() || SLOW_STARTS.contains(&time);
     if fits {
         Ok(Some(time).filter(|time| !time.is_zero()))
     } else {

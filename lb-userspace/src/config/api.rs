@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::document::Node;
+use super::keys;
 use super::{parse_absolute, parse_listener};
-
-/// The keys of `[daemon.api]`.
-pub(super) const API_KEYS: &[&str] = &["listen", "certificate", "key", "tokens", "writers", "readers"];
 
 /// The `[daemon.api]` section: where the API is served over TLS, and to whom. All paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,7 +30,7 @@ pub struct ApiSettings {
 }
 
 pub(super) fn read_api(node: &Node<'_>) -> Option<ApiSettings> {
-    let section = node.section(API_KEYS)?;
+    let section = node.section(&keys::API.names())?;
     let path = |node: Node<'_>| node.read_with(parse_absolute("/etc/lb/api.pem"));
     let listen = section.required("listen", "listen = \"192.0.2.5:9440\"");
     let certificate = section.required("certificate", "certificate = \"/etc/lb/api.crt\"").and_then(path);

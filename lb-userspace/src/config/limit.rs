@@ -8,30 +8,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::document::Node;
+use super::keys;
 use super::rules::check_name;
 use super::units::{
     parse_bit_rate, parse_bits, parse_duration, parse_rate, show_bits, show_count, show_duration,
 };
 use crate::model::{Action, Limit, LimitError, Policy, Scope, Shape, Unit};
 
-/// The keys of a limiter.
-pub(super) const LIMIT_KEYS: &[&str] = &[
-    "name",
-    "scope",
-    "prefix4",
-    "prefix6",
-    "packets",
-    "bits",
-    "new_connections",
-    "burst",
-    "algorithm",
-    "window",
-    "action",
-];
-
-const DEFAULT_PREFIX4: u8 = 32;
-const DEFAULT_PREFIX6: u8 = 64;
-const MAX_BURST: i64 = 1_000_000_000;
+pub(super) const DEFAULT_PREFIX4: u8 = 32;
+pub(super) const DEFAULT_PREFIX6: u8 = 64;
+/// Packets or connections that may come at once, at most.
+pub(super) const MAX_BURST: u32 = 1_000_000_000;
 
 /// A value of a key: a text or a whole number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -207,14 +194,14 @@ impl<'k> Reader<'k> {
         let value = self.required("burst", example)?;
         let burst = match unit? {
             Unit::Bits => self.read_with("burst", value, parse_bits),
-            _ => self.integer("burst", value, MAX_BURST),
+            _ => self.integer("burst", value, MAX_BURST.into()),
         };
         Some(Shape::Bucket { burst: burst?, leaks: algorithm == "leaky-bucket" })
     }
 
     fn limit(&self) -> Option<Limit> {
-        for key in self.keys.keys().filter(|key| !LIMIT_KEYS.contains(&key.as_str())) {
-            self.note(key, format!("unknown key; expected one of {}", LIMIT_KEYS.join(", ")));
+        for key in self.keys.keys().filter(|key| !keys::LIMIT.has(key)) {
+            self.note(key, format!("unknown key; expected one of {}", keys::LIMIT.names().join(", ")));
         }
         let scope = self.scope();
         let unit = self.unit();
@@ -283,18 +270,18 @@ pub(super) fn read_limits<'d>(items: &[Node<'d>]) -> Vec<(Limit, Node<'d>)> {
 }
 
 fn read_item(node: &Node<'_>) -> Option<Limit> {
-    let section = node.section(LIMIT_KEYS)?;
-    let mut keys = LimitKeys::new();
-    for key in LIMIT_KEYS {
+    let section = node.section(&keys::LIMIT.names())?;
+    let mut limit = LimitKeys::new();
+    for key in keys::LIMIT.names() {
         if let Some(node) = section.optional(key) {
-            keys.insert((*key).to_owned(), node.scalar()?);
+            limit.insert(key.to_owned(), node.scalar()?);
         }
     }
     let tell = |LimitMistake { key, message }| match section.optional(&key) {
         Some(value) => value.note(message),
         None => section.note(&key, message),
     };
-    read_limit(&keys).map_err(|mistakes| mistakes.into_iter().for_each(tell)).ok()
+    read_limit(&limit).map_err(|mistakes| mistakes.into_iter().for_each(tell)).ok()
 }
 
 /// A policy as far as tests and examples need it: so many packets a second of each source, dropped beyond.

@@ -4,12 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::document::Node;
+use super::keys;
 use super::{ConfigError, Mistake};
 use crate::datapath::MAX_PREFIXES;
 use crate::model::{ListName, Lists, OnBothLists, Prefix};
-
-/// The keys of `[lists]`.
-pub(super) const LISTS_KEYS: &[&str] = &["deny", "deny_file", "allow", "allow_file"];
 
 const LISTS: [(ListName, &str, &str); 2] =
     [(ListName::Deny, "deny", "deny_file"), (ListName::Allow, "allow", "allow_file")];
@@ -33,7 +31,7 @@ fn read_section<'d>(
     files: &mut Vec<(ListName, PathBuf)>,
     seen: &mut HashMap<Prefix, Node<'d>>,
 ) {
-    let Some(section) = node.section(LISTS_KEYS) else { return };
+    let Some(section) = node.section(&keys::LISTS.names()) else { return };
     for (list, prefixes, file) in LISTS {
         let items = section.optional(prefixes).and_then(|node| node.items("[\"198.51.100.0/24\"]"));
         for item in items.unwrap_or_default() {

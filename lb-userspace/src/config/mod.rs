@@ -6,6 +6,7 @@ mod conflicts;
 mod document;
 mod files;
 mod hash_key;
+pub mod keys;
 mod limit;
 mod lists;
 mod options;
@@ -46,10 +47,6 @@ pub use self::units::{
 use self::document::Node;
 use crate::datapath::DEFAULT_PINS;
 use crate::model::{Desired, Limit, ListName, Lists, Service, Services};
-
-/// The keys of `[daemon]`.
-const DAEMON_KEYS: &[&str] =
-    &["interfaces", "metrics", "socket", "api", "state", "hash_key", "flows", "on_exit", "pins"];
 
 /// Where daemon and CLI meet unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
@@ -189,7 +186,7 @@ fn read_shared_limits(nodes: &[Node<'_>]) -> Vec<Limit> {
 }
 
 fn read_daemon(node: &Node<'_>) -> Option<DaemonSettings> {
-    let section = node.section(DAEMON_KEYS)?;
+    let section = node.section(&keys::DAEMON.names())?;
     let interfaces =
         section.required("interfaces", "interfaces = [\"eth0\"]").and_then(|node| read_interfaces(&node));
     let metrics = section.optional("metrics").and_then(|node| node.read_with(parse_listener));

@@ -11,7 +11,7 @@ use super::units::parse_duration;
 use crate::model::{Affinity, Backend, ForwardMode, GUE_PORT, OuterSource, Protocol, ServiceOptions};
 
 /// Shorter ones forget flows between two packets. The flow table could tell up to 9.8 hours apart.
-const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(2);
+pub(super) const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(2);
 
 /// What the options are judged by; `None` where it is wrong or missing, and so cannot judge.
 pub(super) struct Context<'s> {

@@ -1,41 +1,16 @@
-//! Keeps docs/configuration.md true: its keys are the parser's, and its examples are read.
+//! Holds what is said of the keys to what the parser does: docs/configuration.md is made of it.
 
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::LazyLock;
 
-use super::api::API_KEYS;
-use super::limit::LIMIT_KEYS;
-use super::lists::LISTS_KEYS;
-use super::service::{BACKEND_KEYS, HEALTH_KEYS, SERVICE_KEYS};
-use super::{Config, ConfigError, DAEMON_KEYS, parse};
-
-const DOCUMENT: &str = include_str!("../../../docs/configuration.md");
-
-/// Its first chapter, the reference.
-static PAGE: LazyLock<&str> = LazyLock::new(|| DOCUMENT.split("\n# ").next().unwrap_or_default());
-
-/// The sections of the page that describe keys, and the parser's keys.
-const SECTIONS: [(&str, &[&str]); 7] = [
-    ("[daemon]", DAEMON_KEYS),
-    ("[daemon.api]", API_KEYS),
-    ("[lists]", LISTS_KEYS),
-    ("[[service]]", SERVICE_KEYS),
-    ("limit", LIMIT_KEYS),
-    ("health", HEALTH_KEYS),
-    ("backends", BACKEND_KEYS),
-];
+use super::keys::{Fallback, Found, INTRODUCTION, Key, Kind, TABLES, Table, explain, markdown};
+use super::units::{show_bits, show_count, show_duration};
+use super::{Config, ConfigError, parse};
 
 /// What every service needs, used where an example does not say it itself.
 const REQUIRED: [(&str, &str); 4] =
     [("name", "\"example\""), ("vip", "\"192.0.2.10:80\""), ("protocol", "\"tcp\""), ("mode", "\"dsr-l2\"")];
-
-/// The parts of a text that begin with a line of `mark` and a title: the title and what follows it.
-fn parts<'t>(text: &'t str, mark: &str) -> Vec<(&'t str, &'t str)> {
-    let starts = format!("\n{mark} ");
-    let part = |part: &'t str| part.split_once('\n').unwrap_or((part, ""));
-    text.split(starts.as_str()).skip(1).map(part).collect()
-}
 
 fn examples(text: &str) -> impl Iterator<Item = &str> {
     text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next())
@@ -60,40 +35,31 @@ fn file(section: &str, example: &str) -> String {
     format!("[daemon]\ninterfaces = [\"eth0\"]\n[[service]]\n{}\n{example}", missing.join("\n"))
 }
 
+/// `lb config explain --markdown > docs/configuration.md` makes it so.
 #[test]
-fn the_page_names_the_keys_that_the_parser_knows() {
-    let sections = parts(&PAGE, "##");
-    let titles: Vec<&str> = sections.iter().map(|(title, _)| *title).collect();
-    assert_eq!(titles, SECTIONS.map(|(title, _)| title));
-    for ((title, text), (_, keys)) in sections.into_iter().zip(SECTIONS) {
-        let described: Vec<&str> = parts(text, "###").iter().map(|(key, _)| key.trim_matches('`')).collect();
-        assert_eq!(described, keys, "{title}");
-    }
+fn the_page_in_docs_is_made_of_the_keys() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let page = fs::read_to_string(path).unwrap();
+    let is_new = page == markdown();
+    assert!(is_new, "write it anew with `lb config explain --markdown > docs/configuration.md`");
+    assert!(page.contains("\n### `flows`\n\n*Integer from 8 to 67108864. Default: 1048576.*\n"));
 }
 
 #[test]
-fn each_key_has_a_type_a_default_an_example_and_its_refusals() {
-    for (title, text) in parts(&PAGE, "##") {
-        for (key, text) in parts(text, "###") {
-            let facts = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
-            let required = facts.ends_with("Required.*");
-            assert!(facts.starts_with('*') && (required || facts.contains(" Default: ")), "{title} {key}");
-            assert!(text.lines().any(|line| line.starts_with("Refused: ")), "{title} {key}");
-            let name = key.trim_matches('`');
-            let shown = examples(text).any(|example| example.contains(&format!("{name} = ")));
-            assert!(shown, "{title} {key} has no example");
-        }
+fn each_key_has_an_example_and_its_refusals() {
+    for Described { table, key, .. } in described() {
+        assert!(!key.refused.is_empty() && !key.refused.ends_with('.'), "{} {}", table.title, key.name);
     }
 }
 
 #[test]
 fn every_example_is_accepted() {
-    let introduction = PAGE.split("\n## ").next().unwrap_or_default();
-    let mut files: Vec<String> = examples(introduction).map(str::to_owned).collect();
-    for (title, text) in parts(&PAGE, "##") {
-        files.extend(examples(text).map(|example| file(title, example)));
+    let mut files: Vec<String> = examples(INTRODUCTION).map(str::to_owned).collect();
+    for table in TABLES {
+        let texts = [table.text].into_iter().chain(table.keys.iter().map(|key| key.text));
+        files.extend(texts.flat_map(examples).map(|example| file(table.title, example)));
     }
-    assert_eq!(files.len(), PAGE.matches("```toml\n").count());
+    assert_eq!(files.len(), markdown().matches("```toml\n").count());
     for file in files {
         if let Err(error) = parse(&file, Path::new("example")) {
             panic!("{error}\nin:\n{file}");
@@ -101,25 +67,21 @@ fn every_example_is_accepted() {
     }
 }
 
-/// A key of the page: its section, name, facts (type and default), and the first example that has it.
+/// A key, and the first example that has it.
 struct Described {
-    section: &'static str,
-    key: &'static str,
-    facts: &'static str,
+    table: &'static Table,
+    key: &'static Key,
     example: &'static str,
 }
 
 fn described() -> Vec<Described> {
-    let mut all = Vec::new();
-    for (section, text) in parts(&PAGE, "##") {
-        for (title, text) in parts(text, "###") {
-            let key = title.trim_matches('`');
-            let facts = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
-            let example = examples(text).find(|example| place(example, key).is_some()).unwrap();
-            all.push(Described { section, key, facts, example });
-        }
-    }
-    all
+    let keys = TABLES.into_iter().flat_map(|table| table.keys.iter().map(move |key| (table, key)));
+    keys.map(|(table, key)| {
+        let example = examples(key.text).find(|example| place(example, key.name).is_some());
+        let example = example.unwrap_or_else(|| panic!("{} {} has no example", table.title, key.name));
+        Described { table, key, example }
+    })
+    .collect()
 }
 
 /// Where an example says a key and its value.
@@ -135,62 +97,54 @@ fn place(example: &str, key: &str) -> Option<Range<usize>> {
 impl Described {
     /// What is read from the example with this value of the key, or without the key.
     fn with(&self, value: Option<&str>) -> Result<Config, ConfigError> {
-        let place = place(self.example, self.key).unwrap();
+        let place = place(self.example, self.key.name).unwrap();
         let mut example = self.example.to_owned();
         if let Some(value) = value {
-            example.replace_range(place, &format!("{} = {value}", self.key));
+            example.replace_range(place, &format!("{} = {value}", self.key.name));
         } else {
             let followed = example[place.end..].starts_with(", ");
             let led = example[..place.start].ends_with(", ");
             let start = if led && !followed { place.start - 2 } else { place.start };
             example.replace_range(start..if followed { place.end + 2 } else { place.end }, "");
         }
-        parse(&file(self.section, &example), Path::new("example"))
+        parse(&file(self.table.title, &example), Path::new("example"))
     }
 
-    /// The default that the page writes as a value: a number, or in quotation marks.
-    fn default(&self) -> Option<&str> {
-        let (_, text) = self.facts.split_once(" Default: ")?;
-        let text = text.trim_start_matches('`');
-        let quoted = text.strip_prefix('"').and_then(|text| text.find('"')).map(|end| end + 2);
-        let word = quoted.or_else(|| text.find([',', '.', '`', ' ', ';']))?;
-        let value = &text[..word];
-        let is_value = quoted.is_some() || value.parse::<u64>().is_ok() || value == "false";
-        is_value.then_some(value)
+    /// The default as a file has it, where it is a value.
+    fn default(&self) -> Option<String> {
+        match &self.key.fallback {
+            Fallback::Required => None,
+            Fallback::Number(number) => Some(number.to_string()),
+            Fallback::Text(text) => Some(format!("{text:?}")),
+            Fallback::Duration(duration) => Some(format!("{:?}", show_duration(*duration))),
+            // In words that begin with a value, as in code.
+            Fallback::Other(text) => text.strip_prefix('`')?.split('`').next().map(str::to_owned),
+        }
     }
 
-    /// The least and the greatest value, and what is just beyond them, as the type tells them.
+    /// The least and the greatest value, and what is just beyond them, as a file has them.
     fn bounds(&self) -> Option<[String; 4]> {
-        let (_, range) = self.facts.split_once(" from ")?;
-        let (least, rest) = range.split_once(" to ")?;
-        let most = rest.split([',', '.', ';']).next()?;
-        let beyond = [moved(least, -1)?, moved(most, 1)?];
-        let text = !self.facts.starts_with("*Integer");
-        let quoted = |value: &str| if text { format!("\"{value}\"") } else { value.to_owned() };
-        Some([quoted(least), quoted(most), quoted(&beyond[0]), quoted(&beyond[1])])
+        let ends = |least: u64, most: u64, show: &dyn Fn(u64) -> String| {
+            [show(least), show(most), show(least - 1), show(most + 1)]
+        };
+        let whole = |least: u32, most: u32| {
+            [least.into(), most.into(), i64::from(least) - 1, i64::from(most) + 1].map(|end| end.to_string())
+        };
+        Some(match &self.key.kind {
+            Kind::Words(_) | Kind::Other(_) => return None,
+            Kind::Integer(range) | Kind::Prime(range) => whole(*range.start(), *range.end()),
+            Kind::Duration(range) => {
+                let [least, most] = [range.start(), range.end()].map(|end| end.as_millis() as u64);
+                ends(least, most, &|milliseconds| format!("\"{milliseconds}ms\""))
+            }
+            Kind::Rate(range) => {
+                ends(*range.start(), *range.end(), &|rate| format!("\"{}/s\"", show_count(rate)))
+            }
+            Kind::BitRate(range) => {
+                ends(*range.start(), *range.end(), &|rate| format!("\"{}/s\"", show_bits(rate)))
+            }
+        })
     }
-}
-
-/// A value with its unit, by the smallest step more or less.
-fn moved(value: &str, by: i64) -> Option<String> {
-    /// Units, what they are in steps, and the unit of a step.
-    const UNITS: [(&str, i64, &str); 11] = [
-        ("", 1, ""),
-        ("ms", 1, "ms"),
-        ("s", 1000, "ms"),
-        ("m", 60_000, "ms"),
-        ("h", 3_600_000, "ms"),
-        ("/s", 1, "/s"),
-        ("k/s", 1000, "/s"),
-        ("M/s", 1_000_000, "/s"),
-        ("bit/s", 1, "bit/s"),
-        ("Mbit/s", 1_000_000, "bit/s"),
-        ("Tbit/s", 1_000_000_000_000, "bit/s"),
-    ];
-    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
-    let (number, unit) = value.split_at(digits);
-    let (_, steps, step) = UNITS.iter().find(|(name, ..)| *name == unit)?;
-    Some(format!("{}{step}", number.parse::<i64>().ok()? * steps + by))
 }
 
 #[test]
@@ -199,8 +153,9 @@ fn each_default_is_what_is_in_force_without_the_key() {
     for key in described() {
         let Some(default) = key.default() else { continue };
         seen += 1;
-        let (said, left_out) = (key.with(Some(default)).unwrap(), key.with(None).unwrap());
-        assert!(said == left_out, "{} {}: {default} is not its default", key.section, key.key);
+        let name = format!("{} {}", key.table.title, key.key.name);
+        let (said, left_out) = (key.with(Some(&default)).unwrap(), key.with(None).unwrap());
+        assert!(said == left_out, "{name}: {default} is not its default");
     }
     assert_eq!(seen, 20);
 }
@@ -213,14 +168,47 @@ fn each_range_ends_where_the_page_says() {
     for key in described() {
         let Some([least, most, below, above]) = key.bounds() else { continue };
         seen += 1;
-        let name = format!("{} {}", key.section, key.key);
+        let name = format!("{} {}", key.table.title, key.key.name);
         for value in [least, most] {
             let read = key.with(Some(&value));
-            assert!(DEPENDENT.contains(&key.key) || read.is_ok(), "{name} = {value}: {read:?}");
+            assert!(DEPENDENT.contains(&key.key.name) || read.is_ok(), "{name} = {value}: {read:?}");
         }
         for value in [below, above] {
             assert!(key.with(Some(&value)).is_err(), "{name} = {value} is accepted");
         }
     }
     assert_eq!(seen, 19);
+}
+
+/// The parser tells which words it takes when it meets another.
+#[test]
+fn each_word_is_one_and_there_is_no_other() {
+    let mut seen = 0;
+    for key in described() {
+        let Kind::Words(words) = key.key.kind else { continue };
+        seen += 1;
+        let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+        let refused = key.with(Some("\"nonsense\"")).unwrap_err().to_string();
+        let told = format!("\"nonsense\" is unknown; expected {}", words.join(" or "));
+        assert!(refused.contains(&told), "{} {}: {refused}", key.table.title, key.key.name);
+    }
+    assert_eq!(seen, 10);
+}
+
+#[test]
+fn a_key_is_named_by_the_end_of_its_path() {
+    let keys = |name| match explain(Some(name)).unwrap() {
+        Found::Keys(keys) => keys.into_iter().map(|key| key.key).collect::<Vec<_>>(),
+        Found::Table(_) => panic!("{name} is a table"),
+    };
+    assert_eq!(keys("service.limit.burst"), ["service.limit.burst"]);
+    assert_eq!(keys("limit.burst"), keys("burst"));
+    assert_eq!(keys("drain_timeout"), ["service.drain_timeout", "service.backends.drain_timeout"]);
+    let Found::Table(limit) = explain(Some("limit")).unwrap() else { panic!("limit is no table") };
+    assert_eq!(limit.len(), super::keys::LIMIT.keys.len());
+    let Found::Table(all) = explain(None).unwrap() else { panic!("all keys are no table") };
+    assert_eq!(all.len(), TABLES.iter().map(|table| table.keys.len()).sum::<usize>());
+    assert_eq!(explain(Some("wieght")).unwrap_err(), "; did you mean weight?");
+    // Only whole parts of a path count.
+    assert!(explain(Some("urst")).is_err() && explain(Some("")).is_err());
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use toml::ser::ValueSerializer;
 
-use super::limit::{LIMIT_KEYS, limit_keys};
+use super::keys;
+use super::limit::limit_keys;
 use super::units::show_duration;
 use super::{DaemonSettings, Scalar};
 use crate::model::{
@@ -87,7 +88,7 @@ pub fn changed_settings(before: &DaemonSettings, after: &DaemonSettings) -> Vec<
         };
         of(&before) != of(&after)
     };
-    super::DAEMON_KEYS.iter().copied().filter(differs).collect()
+    keys::DAEMON.names().into_iter().filter(differs).collect()
 }
 
 /// Everything but `[daemon]`.
@@ -180,9 +181,9 @@ fn render_options(lines: &mut Lines<'_>, options: &ServiceOptions) {
 
 /// The keys of a limiter in the order of the documentation.
 fn limit_entries(limit: &Limit) -> Vec<(&'static str, Scalar)> {
-    let mut keys = limit_keys(limit.policy());
-    keys.insert("name".to_owned(), Scalar::Text(limit.name().to_owned()));
-    LIMIT_KEYS.iter().filter_map(|key| Some((*key, keys.remove(*key)?))).collect()
+    let mut entries = limit_keys(limit.policy());
+    entries.insert("name".to_owned(), Scalar::Text(limit.name().to_owned()));
+    keys::LIMIT.names().into_iter().filter_map(|key| Some((key, entries.remove(key)?))).collect()
 }
 
 fn inline_limit(limit: &Limit) -> String {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use lb_common::maglev::TableSize;
@@ -10,6 +11,7 @@ use lb_common::maglev::TableSize;
 use super::admin::read_admin_state;
 use super::conflicts::{NatConflict, nat_conflicts};
 use super::document::{Node, Section};
+use super::keys;
 use super::limit::read_limits;
 use super::options::{Context, read_options};
 use super::rules::{
@@ -18,35 +20,20 @@ use super::rules::{
 use super::units::parse_duration;
 use crate::model::{Backend, Endpoint, ForwardMode, HealthCheck, Limit, Port, Protocol, Service, Weight};
 
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);
-const DEFAULT_RISE: u32 = 2;
-const DEFAULT_FALL: u32 = 3;
+pub(super) const DEFAULT_RISE: u32 = 2;
+pub(super) const DEFAULT_FALL: u32 = 3;
 
 /// Shorter intervals load the backends more than they tell; longer ones are a typing mistake.
-const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+pub(super) const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
 
-/// The keys of a `[[service]]`, of its `limit`, of its `health` and of its `backends`.
-pub(super) const SERVICE_KEYS: &[&str] = &[
-    "name",
-    "vip",
-    "protocol",
-    "mode",
-    "gue_port",
-    "outer_source",
-    "affinity",
-    "quic",
-    "idle_timeout",
-    "drain_timeout",
-    "slow_start",
-    "announce",
-    "table_size",
-    "limit",
-    "health",
-    "backends",
-];
-pub(super) const HEALTH_KEYS: &[&str] = &["kind", "interval", "timeout", "rise", "fall", "port"];
-pub(super) const BACKEND_KEYS: &[&str] = &["address", "weight", "state", "drain_timeout"];
+/// Ports that somebody can listen at.
+pub(super) const PORTS: RangeInclusive<u32> = 1..=65_535;
+/// Checks in a row that decide.
+pub(super) const COUNTS: RangeInclusive<u32> = 1..=100;
+/// Shares of backends.
+pub(super) const WEIGHTS: RangeInclusive<u32> = 0..=65_535;
 
 const LIMIT_EXAMPLE: &str = "[{ scope = \"source\", packets = \"1k/s\", burst = 200, action = \"drop\" }]";
 
@@ -85,7 +72,7 @@ struct Seen<'d> {
 fn read_service<'d>(node: Node<'d>, shared: &[Limit], seen: &mut Seen<'d>) -> Option<Read<'d>> {
     let title = node.peek_text("name").map(|name| format!("service {name}"));
     let node = node.titled(title);
-    let section = node.section(SERVICE_KEYS)?;
+    let section = node.section(&keys::SERVICE.names())?;
     let name = read_name(&section, seen);
     let vip = read_vip(&section);
     let protocol = section.required("protocol", "protocol = \"tcp\"");
@@ -158,11 +145,11 @@ fn read_table_size(section: &Section<'_>) -> u32 {
 }
 
 fn read_health(node: &Node<'_>, vip: Option<Endpoint>) -> Option<HealthCheck> {
-    let section = node.section(HEALTH_KEYS)?;
+    let section = node.section(&keys::HEALTH.names())?;
     let kind = section.required("kind", "kind = \"tcp\"").and_then(|node| node.word(&[("tcp", ())]));
     let interval = section.optional("interval").map_or(Some(DEFAULT_INTERVAL), |node| read_interval(&node));
     let timeout = read_timeout(&section, interval);
-    let count = |key, default| section.optional(key).map_or(Some(default), |node| node.integer(1..=100));
+    let count = |key, default| section.optional(key).map_or(Some(default), |node| node.integer(COUNTS));
     let (rise, fall) = (count("rise", DEFAULT_RISE), count("fall", DEFAULT_FALL));
     let port = section.optional("port");
     if port.is_none() && vip.is_some_and(|vip| vip.port == Port::Any) {
@@ -174,7 +161,7 @@ fn read_health(node: &Node<'_>, vip: Option<Endpoint>) -> Option<HealthCheck> {
 }
 
 pub(super) fn read_port(node: &Node<'_>) -> Option<NonZeroU16> {
-    node.integer(1..=65_535).and_then(|port| NonZeroU16::new(port as u16))
+    node.integer(PORTS).and_then(|port| NonZeroU16::new(port as u16))
 }
 
 fn read_interval(node: &Node<'_>) -> Option<Duration> {
@@ -216,8 +203,8 @@ fn read_backend<'d>(
     target: Option<(Endpoint, ForwardMode)>,
     seen: &mut HashMap<Endpoint, Node<'d>>,
 ) -> Option<(Backend, Node<'d>)> {
-    let section = node.section(BACKEND_KEYS)?;
-    let weight = section.optional("weight").and_then(|node| node.integer(0..=65_535));
+    let section = node.section(&keys::BACKENDS.names())?;
+    let weight = section.optional("weight").and_then(|node| node.integer(WEIGHTS));
     let weight = weight.map_or_else(Weight::default, |weight| Weight(weight as u16));
     let admin = read_admin_state(&section);
     let address = section.required("address", "address = \"10.0.1.1:80\"")?;

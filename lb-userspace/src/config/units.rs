@@ -95,8 +95,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     milliseconds.map(Duration::from_millis).ok_or_else(|| DurationError(text.to_owned()))
 }
 
-/// A duration as [`parse_duration`] reads it, in the largest unit that divides it; less than a millisecond is lost.
+/// A duration as [`parse_duration`] reads it, in the largest unit that divides it; less than a millisecond is lost. None at
+/// all is `0s`.
 pub fn show_duration(duration: Duration) -> String {
+    if duration.is_zero() {
+        return "0s".to_owned();
+    }
     let milliseconds = duration.as_millis();
     let divides = |(_, scale): &(&str, u64)| milliseconds.is_multiple_of(u128::from(*scale));
     let (unit, scale) = UNITS.into_iter().rfind(divides).unwrap_or(UNITS[0]);
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn durations_are_shown_as_they_are_read() {
-        for text in ["500ms", "1500ms", "1s", "90s", "15m", "61m", "2h"] {
+        for text in ["0s", "500ms", "1500ms", "1s", "90s", "15m", "61m", "2h"] {
             assert_eq!(show_duration(parse_duration(text).unwrap()), text);
         }
         assert_eq!(show_duration(Duration::from_hours(2)), "2h");

@@ -1,6 +1,7 @@
 //! Limiters: how much of what from whom is too much, and what is done about it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use lb_common::limiter::rule::{Algorithm, HORIZON_NS, MAX_RATE, Rule, RuleError, SHORTEST_WINDOW_NS};
@@ -135,6 +136,9 @@ pub struct Limit {
 
 /// The highest rate of packets and connections: above it one costs less than the limiter can tell apart.
 pub const MAX_UNIT_RATE: u64 = 100_000_000;
+/// How long windows may be; whole milliseconds.
+pub const WINDOWS: RangeInclusive<Duration> =
+    Duration::from_nanos(SHORTEST_WINDOW_NS)..=Duration::from_millis(HORIZON_NS / 1_000_000);
 /// The highest rate of bits.
 pub const MAX_BIT_RATE: u64 = MAX_RATE * 8;
 /// The least burst of bits: a packet of 1500 bytes and its Ethernet header.
@@ -243,8 +247,8 @@ impl Policy {
                 format!(
                     "{} is not from {}ms to {}ms",
                     show_duration(length),
-                    SHORTEST_WINDOW_NS / 1_000_000,
-                    HORIZON_NS / 1_000_000
+                    WINDOWS.start().as_millis(),
+                    WINDOWS.end().as_millis()
                 ),
             ),
             (RuleError::TooMany, Shape::Window { slides, length }) => {

@@ -2,6 +2,7 @@
 
 use super::{applied, moment, plural, share};
 use crate::cli::look::{Column, Look};
+use crate::config::keys::{Explained, Found};
 use crate::view::{ConfigApplied, ConfigDiff, GenerationView, PlanView};
 
 /// What would change, and what it would cost.
@@ -33,6 +34,62 @@ pub(in crate::cli) fn config_applied(result: &ConfigApplied) -> String {
         format!("it goes away by itself at {} unless it is confirmed: lb config confirm\n", moment(until))
     });
     changes + &applied(&result.applied) + &confirm.unwrap_or_default()
+}
+
+/// Keys of the configuration in lines, or what is said of those of one name.
+pub(in crate::cli) fn explained(look: Look, found: &Found) -> String {
+    const COLUMNS: [Column; 3] = [Column::words("KEY"), Column::words("TYPE"), Column::words("DEFAULT")];
+    match found {
+        Found::Table(keys) => look.table(
+            &COLUMNS,
+            keys.iter().map(|key| {
+                let default = key.default.as_deref().unwrap_or("required");
+                [key.key.clone(), plain(&key.kind), plain(default)]
+            }),
+        ),
+        Found::Keys(keys) => keys.iter().map(|key| described(look, key)).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn described(look: Look, key: &Explained) -> String {
+    let facts = match &key.default {
+        None => format!("{}. Required.", key.kind),
+        Some(default) => format!("{}. Default: {default}.", key.kind),
+    };
+    let mut text = format!("{}\n", key.key);
+    // Lines of a paragraph are one, but examples and tables stay as they are.
+    let blocks = [facts.as_str()].into_iter().chain(key.text.split("\n\n").filter(|block| !block.is_empty()));
+    let mut is_code = false;
+    for block in blocks {
+        is_code |= block.starts_with("```");
+        text.push('\n');
+        if is_code || block.starts_with('|') {
+            for line in block.lines().filter(|line| !line.starts_with("```")) {
+                text.extend(["    ", line, "\n"]);
+            }
+        } else {
+            text += &look.fold(&format!("{}\n", plain(&block.replace('\n', " "))));
+        }
+        is_code &= !block.ends_with("```");
+    }
+    text + "\n" + &look.fold(&format!("Refused: {}.\n", plain(key.refused)))
+}
+
+/// Markdown without the marks: links are their text, code is as it is written.
+fn plain(markdown: &str) -> String {
+    let text = markdown.replace('`', "");
+    let mut parts = text.split('[');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once("](") {
+            Some((label, rest)) => {
+                plain += label;
+                plain += rest.split_once(')').map_or(rest, |(_, after)| after);
+            }
+            None => plain = plain + "[" + part,
+        }
+    }
+    plain
 }
 
 /// The generations that are kept, the newest first.
