@@ -95,7 +95,7 @@ fn it_finds_what_stands_in_the_way(tools: Tools) -> Result<()> {
 }
 
 /// What makes a host of the lab a backend is taken away from it.
-fn forget(site: &Site, node: Node, way: Way) -> Result<()> {
+pub(crate) fn forget(site: &Site, node: Node, way: Way) -> Result<()> {
     let (bits, balancer): (_, IpAddr) = match way.vip {
         IpAddr::V4(_) => (32, node.gateway4().into()),
         IpAddr::V6(_) => (128, node.gateway6().into()),

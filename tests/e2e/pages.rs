@@ -1,20 +1,34 @@
 //! The commands that our pages and our help show, run.
 
 use std::fs::{self, Permissions};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::daemon::Config;
-use lb_tests::net::{Node, VIP4};
+use lb_tests::load::Held;
+use lb_tests::net::{BACKENDS, Node, VIP4, VIP6};
 use lb_tests::process;
+use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
 
+use lb_userspace::model::ForwardMode;
+
 use crate::cases::{Case, cases, web};
+use crate::doctor::forget;
+use crate::ways::{Way, each_way};
+
+const README: &str = include_str!("../../README.md");
+const BACKENDS_PAGE: &str = include_str!("../../docs/backends.md");
+const SERVICE_PAGE: &str = include_str!("../../docs/service.md");
 
 /// Pages, and what stands before a command on them, in blocks of code.
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
+    (README, "   lb "),
     (include_str!("../../docs/cli.md"), "  lb "),
     (include_str!("../../docs/configuration.md"), "$ lb "),
     (include_str!("../../docs/changes.md"), "lb "),
@@ -24,7 +38,17 @@ const PAGES: [(&str, &str); 6] = [
 ];
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases!["pages": the_commands_of_our_pages_run, forty_columns_are_enough]
+    let mut cases = cases![
+        "pages": the_commands_of_our_pages_run,
+        forty_columns_are_enough,
+        the_service_is_installed_as_its_page_says,
+    ];
+    let plain = each_way("pages::a_backend_is_set_up_as_its_page_says", a_backend_is_set_up_as_its_page_says);
+    // Tunnels take devices that not every kernel has, or `lb decap`, which has cases of its own.
+    cases.extend(
+        plain.into_iter().filter(|case| ["dsr_l2", "nat_ipv4"].iter().any(|way| case.name.contains(way))),
+    );
+    cases
 }
 
 /// Commands that are run elsewhere, by their first words.
@@ -111,7 +135,9 @@ health = { kind = "tcp" }
             text += &limit("syn", "new_connections = \"200/s\", burst = 400", "drop");
         }
         text += "]\nbackends = [\n";
-        text.extend([backend(1), backend(2)].into_iter().chain(has(Part::Ninth).then(|| backend(9))));
+        text.extend(
+            [backend(1), backend(2), backend(3)].into_iter().chain(has(Part::Ninth).then(|| backend(9))),
+        );
         text += "]\n";
     }
     if has(Part::Dns) {
@@ -154,7 +180,8 @@ fn the_commands_of_our_pages_run(tools: Tools) -> Result<()> {
     let lan = Node::Backend(1).gateway4().to_string();
     let lan = lan.strip_suffix('1').context("a gateway is the first of its network")?;
     let here = |text: &str| {
-        let text = text.replace("10.0.1.1:", &format!("{lan}2:")).replace("10.0.1.2:", &format!("{lan}3:"));
+        let servers = (1..=4).map(|number| (format!("10.0.1.{number}:"), format!("{lan}{}:", number + 1)));
+        let text = servers.fold(text.to_owned(), |text, (server, here)| text.replace(&server, &here));
         let text = text.replace("10.0.1.", lan);
         text.replace("/etc/ipvsadm.rules", "ipvsadm.rules")
             .replace("/etc/lb/", "")
@@ -203,6 +230,82 @@ fn the_commands_of_our_pages_run(tools: Tools) -> Result<()> {
         }
     }
     ensure!(failed.is_empty(), "{} of {} fail:\n{}", failed.len(), examples.len(), failed.join("\n"));
+    Ok(())
+}
+
+/// The commands of the block of code that holds some words, a line each.
+fn block<'p>(page: &'p str, holding: &str) -> Result<Vec<&'p str>> {
+    let mut blocks = page.split("```").skip(1).step_by(2);
+    let found = blocks.find(|block| block.contains(holding));
+    let found = found.with_context(|| format!("no block of the page has {holding:?}"))?;
+    Ok(found.lines().skip(1).map(str::trim).filter(|line| !line.is_empty()).collect())
+}
+
+/// Hosts that lack everything become backends by what the page says, on each of them.
+fn a_backend_is_set_up_as_its_page_says(tools: Tools, way: Way) -> Result<()> {
+    let echo = way.tcp_echo();
+    let site = Site::with_daemon(tools, &way.config(vec![echo]))?;
+    let target = SocketAddr::new(way.vip, ECHO_PORT);
+    BACKENDS.into_iter().try_for_each(|node| forget(&site, node, way))?;
+    ensure!(Held::open(&site.client(1), target).is_err(), "the lab's hosts are backends without any doing");
+    let of_vip4 = block(BACKENDS_PAGE, "192.0.2.10/32 dev lo")?;
+    ensure!(block(README, "192.0.2.10/32 dev lo")? == of_vip4, "README and page say different things");
+    let lines = match (way.mode, way.vip) {
+        (ForwardMode::DsrL2, IpAddr::V4(_)) => of_vip4,
+        (ForwardMode::DsrL2, IpAddr::V6(_)) => block(BACKENDS_PAGE, "2001:db8::10/128 dev lo")?,
+        _ => {
+            let ways_back =
+                BACKENDS_PAGE.lines().filter(|line| line.starts_with("ip route replace default via"));
+            ways_back.collect()
+        }
+    };
+    ensure!(!lines.is_empty(), "the page says nothing");
+    for node in BACKENDS {
+        let here = lines.join("\n").replace("192.0.2.10", &VIP4.to_string());
+        let here = here.replace("2001:db8::10", &VIP6.to_string());
+        let here = here.replace("10.0.1.254", &node.gateway4().to_string());
+        let mut command = site.lab.namespace(node).command("sh");
+        command.args(["-ec", &here]);
+        process::succeed(command, Duration::from_secs(10))?;
+    }
+    let mut connections = Held::open_many(&site.client(1), target, 30)?;
+    Ok(connections.iter_mut().try_for_each(Held::ask)?)
+}
+
+/// The commands that make a service of it, on a system in a folder: systemd's own programs work on one, too, but what needs
+/// a systemd that runs.
+fn the_service_is_installed_as_its_page_says(tools: Tools) -> Result<()> {
+    let site = Site::new(tools)?;
+    let root = site.directory().join("root");
+    let at = root.display().to_string();
+    fs::create_dir_all(root.join("usr/sbin"))?;
+    fs::write(site.directory().join("lb.toml"), world_without(None))?;
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the project is nowhere")?;
+    let deploy = project.join("deploy").display().to_string();
+    let lines = block(SERVICE_PAGE, "systemctl enable")?;
+    let running = "systemctl daemon-reload";
+    ensure!(lines.contains(&running), "{lines:?}");
+    for line in lines.into_iter().filter(|line| *line != running) {
+        let here = line
+            .replace(" /", &format!(" {at}/"))
+            .replace("target/release/lb", &site.lb().display().to_string());
+        let here = here.replace(" deploy/", &format!(" {deploy}/"));
+        let here = here.replace("systemd-sysusers", &format!("systemd-sysusers --root={at}"));
+        let here = here.replace("systemctl enable --now", &format!("systemctl --root={at} enable"));
+        let mut command = Command::new("sh");
+        command.args(["-ec", &here]).current_dir(site.directory());
+        process::succeed(command, Duration::from_secs(20)).with_context(|| format!("`{line}` fails"))?;
+    }
+    let wanted = root.join("etc/systemd/system/multi-user.target.wants/lb.service");
+    ensure!(fs::symlink_metadata(&wanted).is_ok(), "{} is not there", wanted.display());
+    let groups = fs::read_to_string(root.join("etc/group"))?;
+    for group in ["lb:", "lb-ro:"] {
+        ensure!(groups.lines().any(|line| line.starts_with(group)), "there is no group {group}\n{groups}");
+    }
+    let unit = fs::read_to_string(root.join("etc/systemd/system/lb.service"))?;
+    for file in ["/usr/sbin/lb", "/etc/lb/lb.toml"] {
+        ensure!(unit.contains(file) && root.join(&file[1..]).is_file(), "the unit does not find {file}");
+    }
     Ok(())
 }
 
