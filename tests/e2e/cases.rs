@@ -1,6 +1,7 @@
 //! What a test is, and what several of them need.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use lb_tests::daemon::Service;
@@ -17,6 +18,8 @@ pub(crate) type Test = Box<dyn FnOnce(Tools) -> Result<()> + Send>;
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) test: Test,
+    /// Modules of the kernel without which it cannot be run.
+    pub(crate) needs: Vec<&'static str>,
 }
 
 impl Case {
@@ -24,7 +27,20 @@ impl Case {
         name: impl Into<String>,
         test: impl FnOnce(Tools) -> Result<()> + Send + 'static,
     ) -> Self {
-        Self { name: name.into(), test: Box::new(test) }
+        Self { name: name.into(), test: Box::new(test), needs: Vec::new() }
+    }
+}
+
+impl Case {
+    /// One that only kernels with these modules can run; others skip it, and say so.
+    pub(crate) fn needing(self, modules: &[&'static str]) -> Self {
+        Self { needs: modules.to_vec(), ..self }
+    }
+
+    /// What it needs and this kernel does not have.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let is_there = |module: &&str| Path::new("/sys/module").join(module).exists();
+        self.needs.iter().copied().filter(|module| !is_there(module)).collect()
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod decap;
 mod delivery;
 mod demo;
+mod devices;
 mod doctor;
 mod events;
 mod failures;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         api::cases(),
         decap::cases(),
         delivery::cases(),
+        devices::cases(),
         sizes::cases(),
         flat::cases(),
         options::cases(),
@@ -75,9 +77,16 @@ fn main() -> ExitCode {
 }
 
 fn trial(case: Case) -> Trial {
+    let missing = case.missing();
     Trial::ignorable_test(case.name, move || {
         if !rustix::process::geteuid().is_root() {
             return Ok(Completion::ignored_with("network namespaces need root"));
+        }
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            return Ok(Completion::ignored_with(format!(
+                "this kernel has not loaded {missing}: cargo xtask vm"
+            )));
         }
         // With all causes: the outermost alone says too little.
         run(case.test).map_err(|error| Failed::from(format!("{error:#}")))?;

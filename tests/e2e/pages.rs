@@ -23,7 +23,7 @@ use crate::doctor::forget;
 use crate::ways::{Way, each_way};
 
 const README: &str = include_str!("../../README.md");
-const BACKENDS_PAGE: &str = include_str!("../../docs/backends.md");
+pub(crate) const BACKENDS_PAGE: &str = include_str!("../../docs/backends.md");
 const SERVICE_PAGE: &str = include_str!("../../docs/service.md");
 
 /// Pages, and what stands before a command on them, in blocks of code.
@@ -234,7 +234,7 @@ fn the_commands_of_our_pages_run(tools: Tools) -> Result<()> {
 }
 
 /// The commands of the block of code that holds some words, a line each.
-fn block<'p>(page: &'p str, holding: &str) -> Result<Vec<&'p str>> {
+pub(crate) fn block<'p>(page: &'p str, holding: &str) -> Result<Vec<&'p str>> {
     let mut blocks = page.split("```").skip(1).step_by(2);
     let found = blocks.find(|block| block.contains(holding));
     let found = found.with_context(|| format!("no block of the page has {holding:?}"))?;

@@ -1,5 +1,7 @@
 //! Waiting for something to become true: always with a deadline, and the last obstacle in the error.
 
+use std::env;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,8 +11,16 @@ use crate::interrupt;
 /// Between two looks at something that announces no event of its own.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Calls `probe` until it succeeds. After `limit` its last error is returned, said to be about `what`.
+/// How many times as long as elsewhere everything may take: `LB_PATIENCE`, which machines that are emulated have.
+fn patience() -> u32 {
+    static PATIENCE: LazyLock<u32> =
+        LazyLock::new(|| env::var("LB_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1));
+    *PATIENCE
+}
+
+/// Calls `probe` until it succeeds. After `limit`, or so many times it as `LB_PATIENCE` says, its last error is returned, said to be about `what`.
 pub fn until<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Result<T>) -> Result<T> {
+    let limit = limit * patience();
     let end = Instant::now() + limit;
     loop {
         interrupt::check()?;

@@ -151,7 +151,8 @@ fn run(command: Command) -> Result<ExitCode> {
             vm::self_test(kernel.first().map_or(vm::SERIES[0], String::as_str))?;
         }
         Command::Vm { action: None, kernel, jobs, filter } => {
-            let rows = vm::run(&vm::Plan { series: kernel, jobs, filter })?;
+            let tests = filter.map_or(vm::Tests::Usual, vm::Tests::Named);
+            let rows = vm::run(&vm::Plan { series: kernel, jobs, tests })?;
             let all_passed = rows.iter().all(|(_, outcome)| outcome.failure.is_none());
             return Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

@@ -96,6 +96,8 @@ fn one_test(passes: bool) -> u64 {
 }
 
 fn tests() -> Result<u64> {
+    // Else every namespace has a device of each kind of tunnel, which nobody asked for.
+    fs::write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1").context("cannot set a sysctl")?;
     load_modules()?;
     let up =
         Command::new("/usr/bin/ip").args(["link", "set", "lo", "up"]).status().context("cannot start ip")?;
@@ -115,7 +117,13 @@ fn tests() -> Result<u64> {
 fn one_binary(binary: &str, filter: &str) -> Result<(u64, u64)> {
     let mut child = Command::new(Path::new("/lb").join(binary))
         .arg(filter)
-        .envs([("PATH", "/usr/bin"), ("LB_BIN", "/lb/lb"), ("HOME", "/root"), ("RUST_BACKTRACE", "0")])
+        .envs([
+            ("PATH", "/usr/bin"),
+            ("LB_BIN", "/lb/lb"),
+            ("HOME", "/root"),
+            ("RUST_BACKTRACE", "0"),
+            ("LB_PATIENCE", "10"),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -63,20 +63,44 @@ const MODULES: [&str; 19] = [
 ];
 
 /// What tests call.
-const PROGRAMS: [&str; 24] = [
+const PROGRAMS: [&str; 25] = [
     "bash", "cat", "chmod", "curl", "env", "ethtool", "head", "ip", "kill", "ls", "mkdir", "mount", "nft",
-    "nsenter", "rm", "script", "sed", "setpriv", "sh", "sleep", "ss", "stty", "umount", "unshare",
+    "nsenter", "rm", "script", "sed", "setpriv", "sh", "sleep", "ss", "stty", "sysctl", "umount", "unshare",
 ];
 
-/// Which tests are run in each machine if nothing else is said: test binaries and parts of names.
-const USUAL: [(&str, &str); 1] = [("packets", "kernel::")];
+/// Which tests are run in each machine if nothing else is said: test binaries and parts of names. The second ones take what the
+/// kernel of this machine may not have: tunnel devices, bonds, VLANs.
+const USUAL: [(&str, &str); 2] = [("packets", "kernel::"), ("e2e", "devices::")];
+
+/// Which of them every run of all tests runs: what is emulated takes minutes for what takes seconds else.
+const QUICK: [(&str, &str); 1] = [("packets", "kernel::")];
 
 /// What to run where.
 pub(crate) struct Plan {
     pub(crate) series: Vec<String>,
     pub(crate) jobs: usize,
-    /// Tests of `packets` and `e2e` with this in their names.
-    pub(crate) filter: Option<String>,
+    pub(crate) tests: Tests,
+}
+
+/// Which tests are run in each machine.
+pub(crate) enum Tests {
+    /// [`USUAL`].
+    Usual,
+    /// [`QUICK`].
+    Quick,
+    /// Those of `packets` and `e2e` with this in their names.
+    Named(String),
+}
+
+impl Tests {
+    /// Test binaries and parts of names.
+    fn chosen(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::Usual => USUAL.to_vec(),
+            Self::Quick => QUICK.to_vec(),
+            Self::Named(name) => vec![("packets", name.as_str()), ("e2e", name.as_str())],
+        }
+    }
 }
 
 /// Fetches kernels.
@@ -114,7 +138,7 @@ pub(crate) fn test() -> Result<Tally> {
         let reason = if has_qemu() { "cargo xtask vm fetch" } else { NO_QEMU };
         return Ok(Tally::skip(format!("Linux {}: {reason}", TESTED.join(" and "))));
     }
-    let plan = Plan { series: TESTED.map(str::to_owned).into(), jobs: 2, filter: None };
+    let plan = Plan { series: TESTED.map(str::to_owned).into(), jobs: 2, tests: Tests::Quick };
     let mut tally = Tally::default();
     for (kernel, outcome) in run(&plan)? {
         let failure = outcome.failure.filter(|_| outcome.tally.failed == 0).map(Tally::failure);
@@ -143,7 +167,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<(Kernel, Outcome)>> {
     let folder = folder()?;
     let kernels = kernels_of(&folder, &plan.series)?;
     let built = Built::new(&folder)?;
-    let tasks = tasks(&built, plan.filter.as_deref())?;
+    let tasks = tasks(&built, &plan.tests)?;
     let queue = Mutex::new(kernels.iter());
     let (told, outcomes) = mpsc::channel();
     thread::scope(|scope| {
@@ -227,11 +251,9 @@ struct Tasks {
     expected: u64,
 }
 
-fn tasks(built: &Built, filter: Option<&str>) -> Result<Tasks> {
-    let usual = |filter| vec![("packets", filter), ("e2e", filter)];
-    let chosen = filter.map_or_else(|| USUAL.to_vec(), usual);
+fn tasks(built: &Built, tests: &Tests) -> Result<Tasks> {
     let mut tasks = Tasks { lines: String::new(), expected: 0 };
-    for (binary, filter) in chosen {
+    for (binary, filter) in tests.chosen() {
         let mut list = Command::new(built.test(binary)?);
         list.args(["--list", filter]).env("LB_BIN", &built.lb);
         let listed = finished(&mut list)?;
@@ -242,7 +264,7 @@ fn tasks(built: &Built, filter: Option<&str>) -> Result<Tasks> {
             tasks.expected += count as u64;
         }
     }
-    ensure!(tasks.expected > 0, "no test matches {}", filter.unwrap_or_default());
+    ensure!(tasks.expected > 0, "no test has a name like {:?}", tests.chosen());
     Ok(tasks)
 }
 
