@@ -19,4 +19,4 @@ pub mod traffic;
 pub mod wait;
 
 #[cfg(test)]
-mod security;
+mod documents;

@@ -5,6 +5,7 @@ mod debian;
 mod fuzz;
 mod lab;
 mod libtest;
+mod miri;
 mod setup;
 mod test;
 mod validator;
@@ -52,6 +53,8 @@ enum Command {
         #[command(subcommand)]
         what: Fuzz,
     },
+    /// Run the tests of what decides about packets in an interpreter that watches memory; needs a nightly toolchain
+    Miri,
     /// Run the tests on other kernels, in virtual machines
     Vm {
         /// Fetch kernels, or let machines fail in every way and see whether it is noticed; run tests if nothing is said
@@ -146,6 +149,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { args } => lab::exec([vec![OsString::from("demo")], args].concat())?,
         Command::Lab { action } => lab::exec(action.unwrap_or_default().into_args())?,
         Command::Fuzz { what: Fuzz::Differential { packets, seed } } => fuzz::differential(packets, seed)?,
+        Command::Miri => miri::run()?,
         Command::Vm { action: Some(Vm::Fetch), kernel, .. } => vm::fetch(&kernel)?,
         Command::Vm { action: Some(Vm::SelfTest), kernel, .. } => {
             vm::self_test(kernel.first().map_or(vm::SERIES[0], String::as_str))?;
