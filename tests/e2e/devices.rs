@@ -34,7 +34,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// How a program is attached that the driver runs (`XDP_ATTACHED_DRV` of include/uapi/linux/if_link.h).
+/// How a program is attached that the driver runs (`XDP_ATTACHED_DRV`, `include/uapi/linux/if_link.h`).
 const IFLA_XDP_MODE_DRIVER: u8 = 1;
 
 /// Connections from the first client reach their servers, and are answered.

@@ -44,7 +44,7 @@ impl Process {
         command.stdout(Stdio::piped()).stderr(create(log)?);
         let mut process = Self::spawn_as_is(name, command, log)?;
         let stdout = process.child.stdout.take();
-        match first_line(stdout).recv_timeout(limit) {
+        match first_line(stdout).recv_timeout(limit * wait::patience()) {
             Ok(line) if !line.is_empty() => Ok(process),
             Ok(_) => Err(process.failure("ended before it was ready")),
             Err(_) => Err(process.failure("was not ready in time")),

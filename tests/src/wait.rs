@@ -12,7 +12,7 @@ use crate::interrupt;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How many times as long as elsewhere everything may take: `LB_PATIENCE`, which machines that are emulated have.
-fn patience() -> u32 {
+pub fn patience() -> u32 {
     static PATIENCE: LazyLock<u32> =
         LazyLock::new(|| env::var("LB_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1));
     *PATIENCE

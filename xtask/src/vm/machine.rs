@@ -129,8 +129,10 @@ fn qemu(kernel: &Kernel, task: &Task<'_>) -> Command {
     // The device may be there and hang: only where one of these is loaded does it work.
     let has = |module: &str| Path::new("/sys/module").join(module).exists();
     let accelerator = if has("kvm_intel") || has("kvm_amd") { "kvm" } else { "tcg,thread=multi" };
-    let mut command = Command::new("qemu-system-x86_64");
+    // The kernel ends it when this program ends, however that happens.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
         .args(["-M", "q35", "-accel", accelerator, "-cpu", "max", "-smp", "2", "-m", "1536"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"])
         .args(["-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
