@@ -29,7 +29,13 @@ const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux
 const RIVALS: [(&str, &str); 1] = [("nft", "nftables")];
 
 /// Programs that are not ours, for tests of what the programs write and of what the pages say.
-const WITNESSES: [(&str, &str); 3] = [("tshark", "tshark"), ("openssl", "openssl"), ("curl", "curl")];
+const WITNESSES: [(&str, &str); 5] = [
+    ("tshark", "tshark"),
+    ("openssl", "openssl"),
+    ("curl", "curl"),
+    ("sysctl", "procps"),
+    ("systemctl", "systemd"),
+];
 
 /// Makes the machine ready, or says what it lacks. Silent and quick if it is ready.
 pub(crate) fn ensure(purpose: Purpose) -> Result<()> {

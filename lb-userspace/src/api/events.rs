@@ -13,7 +13,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -28,6 +28,8 @@ const MOST: usize = 64;
 
 /// Between signs of life while nothing happens, so that whoever has gone without a word is found out.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// How long a client may take to answer the end of the conversation.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 static PLACES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(MOST));
 
@@ -141,6 +143,10 @@ async fn converse(mut socket: WebSocket, mut follower: Follower) {
     if told.is_ok() {
         // Whoever has gone needs no farewell.
         drop(socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await);
+        // RFC 6455, section 7.1.1: the client answers, then the connection is closed. A client that answered an earlier ping to
+        // nobody would fail there, and not read the reason.
+        let answered = async { while let Some(Ok(_)) = socket.recv().await {} };
+        drop(timeout(FAREWELL, answered).await);
     }
 }
 

@@ -111,7 +111,7 @@ fn explain(name: Option<&str>, markdown: bool, screen: &mut Screen<'_>) -> Resul
     }
     let explained = keys::explain(name).map_err(|instead| {
         let name = name.unwrap_or_default();
-        Failure::new(Exit::Refused, format!("no key or table of the configuration is named {name}{instead}"))
+        Failure::new(Exit::NotFound, format!("no key or table of the configuration is named {name}{instead}"))
     })?;
     screen.show_fitted(&explained, screens::explained)
 }

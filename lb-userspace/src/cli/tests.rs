@@ -377,6 +377,30 @@ fn services_of_ipvs_are_imported() {
     assert_eq!(lb(&["import", "ipvsadm", "/nonexistent"]).exit, Exit::Negative);
 }
 
+#[test]
+fn keys_of_the_configuration_are_explained() {
+    let one = lb(&["config", "explain", "daemon.api"]);
+    assert_eq!(one.exit, Exit::Ok, "{}", one.err);
+    assert!(one.out.starts_with("KEY ") && one.out.contains("daemon.api.listen"), "{}", one.out);
+    let one = lb(&["config", "explain", "health.timeout"]);
+    let start = "service.health.timeout\n\nString, a duration up to interval. Default: \"500ms\", or interval if that is shorter.\n";
+    assert!(one.out.starts_with(start), "{}", one.out);
+    assert!(
+        one.out.contains("\n\n    health = { kind = \"tcp\", interval = \"5s\", timeout = \"2s\" }\n"),
+        "{}",
+        one.out
+    );
+    // Links are their text.
+    let linked = lb(&["config", "explain", "socket"]);
+    assert!(linked.out.contains("the group lb, see the API."), "{}", linked.out);
+    let json = lb(&["config", "explain", "rise", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&json[0]["type"], &json[0]["default"]), (&"Integer from 1 to 100".into(), &"2".into()));
+    let unknown = lb(&["config", "explain", "intervall"]);
+    assert_eq!(unknown.exit, Exit::NotFound);
+    assert!(unknown.err.contains("intervall; did you mean interval?"), "{}", unknown.err);
+}
+
 /// Pages on which commands are shown.
 const PAGES: [(&str, &str); 12] = [
     ("README.md", include_str!("../../../README.md")),

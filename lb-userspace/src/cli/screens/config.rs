@@ -52,10 +52,7 @@ pub(in crate::cli) fn explained(look: Look, found: &Found) -> String {
 }
 
 fn described(look: Look, key: &Explained) -> String {
-    let facts = match &key.default {
-        None => format!("{}. Required.", key.kind),
-        Some(default) => format!("{}. Default: {default}.", key.kind),
-    };
+    let facts = key.facts();
     let mut text = format!("{}\n", key.key);
     // Lines of a paragraph are one, but examples and tables stay as they are.
     let blocks = [facts.as_str()].into_iter().chain(key.text.split("\n\n").filter(|block| !block.is_empty()));

@@ -104,7 +104,8 @@ impl Table {
         let mut page = format!("\n## {}\n", self.title);
         push_paragraphs(&mut page, self.text);
         for key in self.keys {
-            push_paragraphs(&mut page, &format!("### `{}`\n\n*{}*", key.name, key.facts()));
+            let facts = facts(&key.kind.said(), key.fallback.said().as_deref());
+            push_paragraphs(&mut page, &format!("### `{}`\n\n*{facts}*", key.name));
             push_paragraphs(&mut page, key.text);
             push_paragraphs(&mut page, &wrapped(&format!("Refused: {}.", key.refused)));
         }
@@ -139,13 +140,11 @@ fn push_paragraphs(page: &mut String, text: &str) {
     }
 }
 
-impl Key {
-    /// Its kind and what holds without it, as a sentence each.
-    pub fn facts(&self) -> String {
-        match self.fallback.said() {
-            None => format!("{}. Required.", self.kind.said()),
-            Some(said) => format!("{}. Default: {said}.", self.kind.said()),
-        }
+/// What a value is and what holds without it, as a sentence each.
+fn facts(kind: &str, default: Option<&str>) -> String {
+    match default {
+        None => format!("{kind}. Required."),
+        Some(default) => format!("{kind}. Default: {default}."),
     }
 }
 
@@ -227,6 +226,13 @@ pub struct Explained {
     pub text: &'static str,
     /// What is refused.
     pub refused: &'static str,
+}
+
+impl Explained {
+    /// Its type and its default, as a sentence each.
+    pub fn facts(&self) -> String {
+        facts(&self.kind, self.default.as_deref())
+    }
 }
 
 /// The keys that a name means: all of them without one; those of a table, by its path; or those whose path ends with it. A
