@@ -34,9 +34,9 @@ const ASKING: usize = 20;
 /// Checks are 200 ms apart and two decide.
 const NOTICED: Duration = Duration::from_secs(5);
 /// A time-out of 2 s, two ticks of 1.1 s to be sure, and two sweeps.
-const AGED: Duration = Duration::from_secs(20);
+const AGED: Duration = Duration::from_secs(60);
 /// Sweeps are 2 s apart.
-const SWEPT: Duration = Duration::from_secs(10);
+const SWEPT: Duration = Duration::from_secs(40);
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = each_way("flows::fifty_changes", fifty_changes);

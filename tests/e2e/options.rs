@@ -22,7 +22,7 @@ use crate::ways::{Way, ways};
 /// Enough that chance does not send them all to one of three backends, nor to one of two.
 const MANY: u8 = 40;
 /// A time-out of 1 s, two ticks of 1.1 s to be sure, and a sweep.
-const AGED: Duration = Duration::from_secs(20);
+const AGED: Duration = Duration::from_secs(60);
 /// How long a packet takes at most.
 const ARRIVES: Duration = Duration::from_secs(2);
 /// The two backends of services that move from one to the other.
