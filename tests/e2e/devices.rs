@@ -2,46 +2,35 @@
 //!
 //! Not every kernel has all of it; `cargo xtask vm` runs these on kernels that do.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use lb_tests::load::Held;
 use lb_tests::net::{BACKENDS, CLIENTS, Node};
 use lb_tests::process;
-use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
 use lb_userspace::model::ForwardMode;
 
 use crate::cases::Case;
 use crate::pages::{BACKENDS_PAGE, block};
-use crate::ways::{Way, each_way};
+use crate::ways::{Way, some_ways};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let tunnels = each_way("devices::tunnels_of_the_kernel_unwrap", tunnels_of_the_kernel_unwrap);
     let tunnels =
-        tunnels.into_iter().filter(|case| case.name.contains("_ipip_") || case.name.contains("_gue_"));
-    let needs = ["ipip", "sit", "ip6_tunnel", "fou", "fou6"];
-    let mut cases: Vec<Case> = tunnels.map(|case| case.needing(&needs)).collect();
-    let plain = |case: &Case| case.name.contains("dsr_l2") || case.name.contains("nat_ipv");
-    let bonds = each_way("devices::a_bond_is_balanced", a_bond_is_balanced);
-    cases.extend(bonds.into_iter().filter(plain).map(|case| case.needing(&["bonding"])));
-    let vlans = each_way("devices::a_vlan_is_balanced", a_vlan_is_balanced);
+        some_ways("devices::tunnels_of_the_kernel_unwrap", Way::is_tunnel, tunnels_of_the_kernel_unwrap);
+    let bonds = some_ways("devices::a_bond_is_balanced", |way| !way.is_tunnel(), a_bond_is_balanced);
     // Replies of `nat` leave by the VLAN's device, into which nothing can be redirected: docs/limits.md.
-    let replies_pass_by = |case: &Case| case.name.contains("dsr_l2");
-    cases.extend(vlans.into_iter().filter(replies_pass_by).map(|case| case.needing(&["8021q"])));
-    cases
+    let vlans =
+        some_ways("devices::a_vlan_is_balanced", |way| way.mode == ForwardMode::DsrL2, a_vlan_is_balanced);
+    let needing = |cases: Vec<Case>, modules: &'static [&'static str]| {
+        cases.into_iter().map(move |case| case.needing(modules))
+    };
+    let tunnels = needing(tunnels, &["ipip", "sit", "ip6_tunnel", "fou", "fou6"]);
+    tunnels.chain(needing(bonds, &["bonding"])).chain(needing(vlans, &["8021q"])).collect()
 }
 
-/// How a program is attached that the driver runs (`XDP_ATTACHED_DRV`, `include/uapi/linux/if_link.h`).
-const IFLA_XDP_MODE_DRIVER: u8 = 1;
-
-/// Connections from the first client reach their servers, and are answered.
-fn ensure_it_works(site: &Site, way: Way) -> Result<()> {
-    let mut connections = Held::open_many(&site.client(1), SocketAddr::new(way.vip, ECHO_PORT), 30)?;
-    Ok(connections.iter_mut().try_for_each(Held::ask)?)
-}
+/// How a program is attached that the driver runs: `include/uapi/linux/if_link.h`.
+const XDP_ATTACHED_DRV: u64 = 1;
 
 /// Backends unwrap by the commands that our page has for them, as they stand there.
 fn tunnels_of_the_kernel_unwrap(tools: Tools, way: Way) -> Result<()> {
@@ -71,26 +60,15 @@ fn tunnels_of_the_kernel_unwrap(tools: Tools, way: Way) -> Result<()> {
         process::succeed(command, Duration::from_secs(20))?;
     }
     site.serve(&way.config(vec![way.tcp_echo()]))?;
-    ensure_it_works(&site, way)
-}
-
-/// Puts a device of the balancer in the place of the one towards the first client, which keeps nothing.
-fn replace(site: &Site, device: &str, make: &[String]) -> Result<()> {
-    let client = CLIENTS[0];
-    let addresses: [(IpAddr, u8); 2] = [(client.gateway4().into(), 24), (client.gateway6().into(), 64)];
-    let mut lines = vec![format!("address flush dev {client}")];
-    lines.extend_from_slice(make);
-    lines.push(format!("link set {device} up"));
-    lines.extend(addresses.map(|(address, bits)| format!("address add {address}/{bits} dev {device} nodad")));
-    site.lab.ip(Node::Balancer, &lines)
+    way.ensure_connects(&site)
 }
 
 /// A bond gives its program to the devices that it is made of, and sends on what is redirected into it.
 fn a_bond_is_balanced(tools: Tools, way: Way) -> Result<()> {
     let mut site = way.site(tools)?;
     let client = CLIENTS[0];
-    replace(
-        &site,
+    site.lab.put_behind(
+        client,
         "bond0",
         &[
             "link add bond0 type bond mode active-backup miimon 50".to_owned(),
@@ -104,15 +82,15 @@ fn a_bond_is_balanced(tools: Tools, way: Way) -> Result<()> {
     site.serve(&config)?;
     // The bond's driver puts it on the devices below, of which their own listing does not tell.
     let mode = site.lab.link(Node::Balancer, "bond0")?["xdp"]["mode"].as_u64();
-    ensure!(mode == Some(u64::from(IFLA_XDP_MODE_DRIVER)), "the bond's program is attached as {mode:?}");
-    ensure_it_works(&site, way)
+    ensure!(mode == Some(XDP_ATTACHED_DRV), "the bond's program is attached as {mode:?}");
+    way.ensure_connects(&site)
 }
 
 /// Frames of a VLAN have a tag when the device below it is the one that is looked at.
 fn a_vlan_is_balanced(tools: Tools, way: Way) -> Result<()> {
     let mut site = way.site(tools)?;
     let client = CLIENTS[0];
-    replace(&site, "vlan5", &[format!("link add link {client} name vlan5 type vlan id 5")])?;
+    site.lab.put_behind(client, "vlan5", &[format!("link add link {client} name vlan5 type vlan id 5")])?;
     site.lab.ip(
         client,
         &[
@@ -126,5 +104,5 @@ fn a_vlan_is_balanced(tools: Tools, way: Way) -> Result<()> {
         ],
     )?;
     site.serve(&way.config(vec![way.tcp_echo()]))?;
-    ensure_it_works(&site, way)
+    way.ensure_connects(&site)
 }

@@ -1,6 +1,6 @@
 //! `lb doctor`, before there is a daemon and beside one.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ use lb_tests::daemon::Config;
 use lb_tests::load::Held;
 use lb_tests::net::{BACKENDS, Node, VIP4};
 use lb_tests::process::{self, Finished, Process};
-use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
 use lb_tests::wait;
@@ -95,7 +94,7 @@ fn it_finds_what_stands_in_the_way(tools: Tools) -> Result<()> {
 }
 
 /// What makes a host of the lab a backend is taken away from it.
-pub(crate) fn forget(site: &Site, node: Node, way: Way) -> Result<()> {
+fn forget(site: &Site, node: Node, way: Way) -> Result<()> {
     let (bits, balancer): (_, IpAddr) = match way.vip {
         IpAddr::V4(_) => (32, node.gateway4().into()),
         IpAddr::V6(_) => (128, node.gateway6().into()),
@@ -106,14 +105,20 @@ pub(crate) fn forget(site: &Site, node: Node, way: Way) -> Result<()> {
     site.lab.ip(node, &lines)
 }
 
+/// The echo, balanced to hosts that lack everything that makes them backends.
+pub(crate) fn site_of_bare_hosts(tools: Tools, way: Way) -> Result<Site> {
+    let echo = way.tcp_echo();
+    let target = echo.vip;
+    let site = Site::with_daemon(tools, &way.config(vec![echo]))?;
+    BACKENDS.into_iter().try_for_each(|node| forget(&site, node, way))?;
+    ensure!(Held::open(&site.client(1), target).is_err(), "the lab's hosts are backends without any doing");
+    Ok(site)
+}
+
 /// Hosts that lack everything become backends by exactly the commands that are printed.
 fn it_says_what_makes_a_backend(tools: Tools, way: Way) -> Result<()> {
     let echo = way.tcp_echo();
-    let site = Site::with_daemon(tools, &way.config(vec![echo.clone()]))?;
-    let target = SocketAddr::new(way.vip, ECHO_PORT);
-    BACKENDS.into_iter().try_for_each(|node| forget(&site, node, way))?;
-    ensure!(Held::open(&site.client(1), target).is_err(), "the lab's hosts are backends without any doing");
-
+    let site = site_of_bare_hosts(tools, way)?;
     let steps: Vec<Value> = site.cli()?.ask(&["doctor", "--backend-setup", &echo.name])?;
     let path =
         format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", site.lb().parent().context("lb is nowhere")?.display());
@@ -129,7 +134,7 @@ fn it_says_what_makes_a_backend(tools: Tools, way: Way) -> Result<()> {
         ensure!(!script.is_empty(), "nothing is to be done on {node}: {steps:?}");
         let mut command = site.lab.namespace(node).command("sh");
         command.env("PATH", &path).args(["-ec", &script.join("\n")]);
-        if matches!(way.mode, ForwardMode::DsrL2 | ForwardMode::Nat) {
+        if !way.is_tunnel() {
             process::succeed(command, Duration::from_secs(10))?;
             continue;
         }
@@ -141,6 +146,5 @@ fn it_says_what_makes_a_backend(tools: Tools, way: Way) -> Result<()> {
         })?;
         decapsulators.push(process);
     }
-    let mut connections = Held::open_many(&site.client(1), target, 30)?;
-    Ok(connections.iter_mut().try_for_each(Held::ask)?)
+    way.ensure_connects(&site)
 }

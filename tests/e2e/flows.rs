@@ -34,9 +34,12 @@ const ASKING: usize = 20;
 /// Checks are 200 ms apart and two decide.
 const NOTICED: Duration = Duration::from_secs(5);
 /// A time-out of 2 s, two ticks of 1.1 s to be sure, and two sweeps.
-const AGED: Duration = Duration::from_secs(60);
+const AGED: Duration = Duration::from_secs(20);
 /// Sweeps are 2 s apart.
-const SWEPT: Duration = Duration::from_secs(40);
+const SWEPT: Duration = Duration::from_secs(10);
+/// Flows that tables have room for which are swept: a sweep takes a hundredth of the time at most, so it comes seldom where a
+/// million of them take long.
+const FEW: Option<u32> = Some(1 << 14);
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = each_way("flows::fifty_changes", fifty_changes);
@@ -428,7 +431,10 @@ fn check_slots(cli: &Cli, newcomer: &str) -> Result<()> {
 
 /// A backend that was added and removed leaves no trace, and what the metrics tell is true.
 fn slots_settle_again(tools: Tools) -> Result<()> {
-    let site = Site::with_daemon(tools, &Config::new(vec![held().only(&[Node::Backend(1)])]))?;
+    let site = Site::with_daemon(
+        tools,
+        &Config { flows: FEW, ..Config::new(vec![held().only(&[Node::Backend(1)])]) },
+    )?;
     let address = held().endpoint(Node::Backend(3));
     ensure!(moving(&site)? == 0, "slots move before anything has changed");
     let mut old = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 60)?;
@@ -461,7 +467,7 @@ fn slots_settle_again(tools: Tools) -> Result<()> {
 /// Slots settle around old connections, and these once they are gone. Nobody who talks is cut off.
 fn slots_settle_with_time(tools: Tools) -> Result<()> {
     let service = held().only(&[Node::Backend(1)]).idle("2s");
-    let site = Site::with_daemon(tools, &Config::new(vec![service]))?;
+    let site = Site::with_daemon(tools, &Config { flows: FEW, ..Config::new(vec![service]) })?;
     let mut old = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 60)?;
     site.cli()?.succeed(&["backend", "add", "held", &held().endpoint(Node::Backend(3))])?;
     let mut new = Held::open_many(&site.client(2), (VIP4, ECHO_PORT).into(), 60)?;
@@ -485,7 +491,7 @@ fn slots_settle_with_time(tools: Tools) -> Result<()> {
 /// `lb backend drain --wait` comes back when the last flow has gone and not before; of the last backend nobody can tell.
 fn a_drain_is_waited_for(tools: Tools) -> Result<()> {
     let service = held().only(&[Node::Backend(1), Node::Backend(3)]).idle("2s");
-    let site = Site::with_daemon(tools, &Config::new(vec![service]))?;
+    let site = Site::with_daemon(tools, &Config { flows: FEW, ..Config::new(vec![service]) })?;
     let drain = |node: Node| {
         let mut connections = Held::open_many(&site.client(1), (VIP4, ECHO_PORT).into(), 30)?;
         ensure!(

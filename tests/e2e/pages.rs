@@ -1,7 +1,7 @@
 //! The commands that our pages and our help show, run.
 
 use std::fs::{self, Permissions};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -9,18 +9,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::daemon::Config;
-use lb_tests::load::Held;
 use lb_tests::net::{BACKENDS, Node, VIP4, VIP6};
 use lb_tests::process;
-use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
 
 use lb_userspace::model::ForwardMode;
 
 use crate::cases::{Case, cases, web};
-use crate::doctor::forget;
-use crate::ways::{Way, each_way};
+use crate::doctor::site_of_bare_hosts;
+use crate::ways::{Way, some_ways};
 
 const README: &str = include_str!("../../README.md");
 pub(crate) const BACKENDS_PAGE: &str = include_str!("../../docs/backends.md");
@@ -43,11 +41,12 @@ pub(crate) fn cases() -> Vec<Case> {
         forty_columns_are_enough,
         the_service_is_installed_as_its_page_says,
     ];
-    let plain = each_way("pages::a_backend_is_set_up_as_its_page_says", a_backend_is_set_up_as_its_page_says);
-    // Tunnels take devices that not every kernel has, or `lb decap`, which has cases of its own.
-    cases.extend(
-        plain.into_iter().filter(|case| ["dsr_l2", "nat_ipv4"].iter().any(|way| case.name.contains(way))),
-    );
+    // Tunnels take devices that not every kernel has, or `lb decap`, which has cases of its own. Of `nat` the page shows IPv4.
+    cases.extend(some_ways(
+        "pages::a_backend_is_set_up_as_its_page_says",
+        |way| way.mode == ForwardMode::DsrL2 || (way.mode == ForwardMode::Nat && way.vip.is_ipv4()),
+        a_backend_is_set_up_as_its_page_says,
+    ));
     cases
 }
 
@@ -243,11 +242,7 @@ pub(crate) fn block<'p>(page: &'p str, holding: &str) -> Result<Vec<&'p str>> {
 
 /// Hosts that lack everything become backends by what the page says, on each of them.
 fn a_backend_is_set_up_as_its_page_says(tools: Tools, way: Way) -> Result<()> {
-    let echo = way.tcp_echo();
-    let site = Site::with_daemon(tools, &way.config(vec![echo]))?;
-    let target = SocketAddr::new(way.vip, ECHO_PORT);
-    BACKENDS.into_iter().try_for_each(|node| forget(&site, node, way))?;
-    ensure!(Held::open(&site.client(1), target).is_err(), "the lab's hosts are backends without any doing");
+    let site = site_of_bare_hosts(tools, way)?;
     let of_vip4 = block(BACKENDS_PAGE, "192.0.2.10/32 dev lo")?;
     ensure!(block(README, "192.0.2.10/32 dev lo")? == of_vip4, "README and page say different things");
     let lines = match (way.mode, way.vip) {
@@ -268,8 +263,7 @@ fn a_backend_is_set_up_as_its_page_says(tools: Tools, way: Way) -> Result<()> {
         command.args(["-ec", &here]);
         process::succeed(command, Duration::from_secs(10))?;
     }
-    let mut connections = Held::open_many(&site.client(1), target, 30)?;
-    Ok(connections.iter_mut().try_for_each(Held::ask)?)
+    way.ensure_connects(&site)
 }
 
 /// The commands that make a service of it, on a system in a folder: systemd's own programs work on one, too, but what needs

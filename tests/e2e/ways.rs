@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use lb_tests::daemon::{Config, Service};
+use lb_tests::load::Held;
 use lb_tests::net::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
 use lb_tests::servers::{ECHO_PORT, HTTP_PORT, NAT_OFFSET};
 use lb_tests::site::Site;
@@ -54,8 +55,17 @@ pub(crate) fn ways() -> Vec<Way> {
 
 /// A case for each way, named after what it tests and the way.
 pub(crate) fn each_way(what: &str, test: fn(Tools, Way) -> Result<()>) -> Vec<Case> {
+    some_ways(what, |_| true, test)
+}
+
+/// The same for some of the ways.
+pub(crate) fn some_ways(
+    what: &str,
+    keep: impl Fn(&Way) -> bool,
+    test: fn(Tools, Way) -> Result<()>,
+) -> Vec<Case> {
     let case = |way: Way| Case::new(format!("{what}_{}", way.name), move |tools| test(tools, way));
-    ways().into_iter().map(case).collect()
+    ways().into_iter().filter(keep).map(case).collect()
 }
 
 impl Way {
@@ -79,6 +89,17 @@ impl Way {
     /// The echo over UDP.
     pub(crate) fn udp_echo(self) -> Service {
         self.service("udp-echo", ECHO_PORT, Protocol::Udp)
+    }
+
+    /// Whether packets travel inside others.
+    pub(crate) const fn is_tunnel(&self) -> bool {
+        matches!(self.mode, ForwardMode::Ipip | ForwardMode::Gue)
+    }
+
+    /// Connections from the first client to [`Self::tcp_echo`] reach its backends, and are answered.
+    pub(crate) fn ensure_connects(self, site: &Site) -> Result<()> {
+        let mut connections = Held::open_many(&site.client(1), self.tcp_echo().vip, 30)?;
+        Ok(connections.iter_mut().try_for_each(Held::ask)?)
     }
 
     /// A network and servers that are ready for packets on this way.

@@ -131,18 +131,21 @@ impl Lab {
 
     /// Makes the balancer's device towards a client a port of a new bridge, which has its addresses from now on.
     pub fn put_behind_bridge(&self, node: Node, bridge: &str) -> Result<()> {
+        let lines = [format!("link add {bridge} type bridge"), format!("link set {node} master {bridge}")];
+        self.put_behind(node, bridge, &lines)
+    }
+
+    /// Gives the addresses of the balancer's device towards a client to another device, which these lines make.
+    pub fn put_behind(&self, node: Node, device: &str, make: &[String]) -> Result<()> {
         let (v4, v6) = (node.gateway4(), node.gateway6());
-        self.ip(
-            Node::Balancer,
-            &[
-                format!("link add {bridge} type bridge"),
-                format!("address flush dev {node}"),
-                format!("link set {node} master {bridge}"),
-                format!("address add {v4}/24 dev {bridge}"),
-                format!("address add {v6}/64 dev {bridge} nodad"),
-                format!("link set {bridge} up"),
-            ],
-        )
+        let mut lines = vec![format!("address flush dev {node}")];
+        lines.extend_from_slice(make);
+        lines.extend([
+            format!("address add {v4}/24 dev {device}"),
+            format!("address add {v6}/64 dev {device} nodad"),
+            format!("link set {device} up"),
+        ]);
+        self.ip(Node::Balancer, &lines)
     }
 
     /// How many bytes of IP `node` believes to fit the way to an address, if somebody or something told it.

@@ -3,7 +3,7 @@
 use super::{Fallback, Key, Kind, Table};
 
 /// `[daemon.api]`.
-pub const API: Table = Table {
+pub static API: Table = Table {
     title: "[daemon.api]",
     path: "daemon.api",
     text: r"

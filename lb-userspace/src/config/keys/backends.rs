@@ -6,7 +6,7 @@ use super::{Fallback, Key, Kind, Table};
 use crate::model::Weight;
 
 /// `backends`.
-pub const BACKENDS: Table = Table {
+pub static BACKENDS: Table = Table {
     title: "backends",
     path: "service.backends",
     text: "",

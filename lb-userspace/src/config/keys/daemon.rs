@@ -5,7 +5,7 @@ use super::{Fallback, Key, Kind, Table};
 use crate::datapath::DEFAULT_PINS;
 
 /// `[daemon]`.
-pub const DAEMON: Table = Table {
+pub static DAEMON: Table = Table {
     title: "[daemon]",
     path: "daemon",
     text: "",

@@ -4,7 +4,7 @@ use super::super::service::{COUNTS, DEFAULT_FALL, DEFAULT_INTERVAL, DEFAULT_RISE
 use super::{Fallback, Key, Kind, Table};
 
 /// `health`.
-pub const HEALTH: Table = Table {
+pub static HEALTH: Table = Table {
     title: "health",
     path: "service.health",
     text: "",

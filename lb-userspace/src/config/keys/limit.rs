@@ -5,7 +5,7 @@ use super::{Fallback, Key, Kind, Table};
 use crate::model::{MAX_BIT_RATE, MAX_UNIT_RATE, WINDOWS};
 
 /// `limit`.
-pub const LIMIT: Table = Table {
+pub static LIMIT: Table = Table {
     title: "limit",
     path: "service.limit",
     text: r#"

@@ -3,7 +3,7 @@
 use super::{Fallback, Key, Kind, Table};
 
 /// `[lists]`.
-pub const LISTS: Table = Table {
+pub static LISTS: Table = Table {
     title: "[lists]",
     path: "lists",
     text: r"

@@ -26,7 +26,7 @@ pub use self::service::SERVICE;
 use super::units::{show_bits, show_count, show_duration};
 
 /// All tables, in the order of the page.
-pub const TABLES: [&Table; 7] = [&DAEMON, &API, &LISTS, &SERVICE, &LIMIT, &HEALTH, &BACKENDS];
+pub static TABLES: [&Table; 7] = [&DAEMON, &API, &LISTS, &SERVICE, &LIMIT, &HEALTH, &BACKENDS];
 
 /// What stands before the tables on the page.
 pub const INTRODUCTION: &str = include_str!("introduction.md");

@@ -11,7 +11,7 @@ use super::{Fallback, Key, Kind, Table};
 use crate::model::GUE_PORT;
 
 /// `[[service]]`.
-pub const SERVICE: Table = Table {
+pub static SERVICE: Table = Table {
     title: "[[service]]",
     path: "service",
     text: "",
