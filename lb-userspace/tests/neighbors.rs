@@ -37,6 +37,8 @@ fn main() {
         trial("a_stale_neighbor_is_used_and_confirmed", stale),
         trial("a_machine_replaced_in_silence_is_found_again", replaced_in_silence),
         trial("a_failed_neighbor_recovers", failed_and_recovered),
+        trial("a_neighbor_that_the_kernel_forgets_is_where_it_was", forgotten),
+        trial("a_neighbor_that_is_forgotten_and_gone_is_noticed", forgotten_and_gone),
         trial("a_removed_route_is_noticed", removed_route),
         trial("routes_that_refuse_are_named", refusing_routes),
         trial("own_and_shared_addresses_are_refused", own_and_shared_addresses),
@@ -237,6 +239,29 @@ fn failed_and_recovered(lab: &mut Lab) {
         assert!(is_no_neighbor(&lab.resolve_one(target)));
         assert!(lab.changed_within(PATIENCE), "a failed neighbor is asked for again");
         assert_eq!(mac_of(&lab.resolve_one(target)), Some(PEER_MAC));
+    }
+}
+
+fn forgotten(lab: &mut Lab) {
+    for target in ON_LINK {
+        let known = lab.until(target, Result::is_ok);
+        ip("neigh flush dev lb0");
+        assert!(lab.changed_within(PATIENCE), "nobody tells that it is to be asked for again");
+        assert_eq!(lab.resolve_one(target), known, "it counts as gone");
+        wait_for_state(target, "REACHABLE");
+        assert_eq!(lab.resolve_one(target), known);
+    }
+}
+
+fn forgotten_and_gone(lab: &mut Lab) {
+    for (target, length) in ON_LINK.iter().zip([24, 64]) {
+        let known = lab.until(target, Result::is_ok);
+        lab.cable.peer.ip(&format!("addr del {target}/{length} dev peer0"));
+        ip("neigh flush dev lb0");
+        let lost = Instant::now();
+        assert_eq!(lab.resolve_one(target), known, "it counts as gone at once");
+        assert!(is_no_neighbor(&lab.until(target, Result::is_err)));
+        assert!(lost.elapsed() < Duration::from_secs(4), "noticed after {:?}", lost.elapsed());
     }
 }
 

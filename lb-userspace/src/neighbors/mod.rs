@@ -7,6 +7,7 @@
 
 mod kernel;
 mod local;
+mod memory;
 mod monitor;
 mod probes;
 mod resolve;
@@ -19,11 +20,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use kernel::{Kernel, Link, Neighbor, NeighborKey, Route};
 pub(crate) use local::own;
 pub use local::{local_addresses, xdp_programs};
+use memory::Memory;
 use monitor::Monitor;
 use probes::Probes;
 
@@ -181,6 +183,7 @@ pub struct Neighbors {
     refreshed: Option<IpAddr>,
     own_macs: BTreeMap<u32, Mac>,
     probes: Probes,
+    memory: Memory,
     /// The connections at work; none of them ends of its own accord.
     tasks: JoinSet<()>,
 }
@@ -192,9 +195,9 @@ impl Neighbors {
         let mut tasks = JoinSet::new();
         let monitor = Monitor::start(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
         let kernel = Kernel::connect(&mut tasks).map_err(|source| NeighborsError::Connect { source })?;
-        let probes = Probes::default();
+        let (probes, memory) = (Probes::default(), Memory::default());
         let (routes, in_use, own_macs) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Ok(Self { kernel, monitor, routes, in_use, refreshed: None, own_macs, probes, tasks })
+        Ok(Self { kernel, monitor, routes, in_use, refreshed: None, own_macs, probes, memory, tasks })
     }
 
     /// Resolves every address, and asks the kernel to find neighbours that are missing, failed or stale.
@@ -212,6 +215,7 @@ impl Neighbors {
         // From here on a change of these neighbours wakes `changed`, so none is missed between the listing and its use.
         self.monitor.watch(self.routes.iter().filter_map(|(address, route)| route.neighbor(*address)));
         let next_hops = self.next_hops(targets, &links).await?;
+        self.memory.keep(&self.in_use);
         self.own_macs = links.iter().filter_map(|(index, link)| Some((*index, link.mac?))).collect();
         Ok(next_hops)
     }
@@ -237,10 +241,16 @@ impl Neighbors {
             // The lists may be cut short.
             return Err(NeighborsError::Closed);
         }
-        let lookup = |target: &IpAddr| Some((*target, *self.routes.get(target)?));
-        let answers = targets.iter().filter_map(lookup);
-        let resolved: Vec<_> = answers
-            .map(|(target, route)| (target, resolve::next_hop(target, route, links, &neighbors)))
+        let (routes, memory, now) = (&self.routes, &mut self.memory, Instant::now());
+        let lookup = |target: &IpAddr| Some((*target, *routes.get(target)?));
+        let mut mac_of = |key| {
+            let told = neighbors.get(&key).and_then(|neighbor| neighbor.mac());
+            memory.recall(key, told, now)
+        };
+        let resolved: Vec<_> = targets
+            .iter()
+            .filter_map(lookup)
+            .map(|(target, route)| (target, resolve::next_hop(target, route, links, &mut mac_of)))
             .collect();
         self.note_use(&resolved);
         self.probe(&neighbors).await?;
@@ -253,11 +263,16 @@ impl Neighbors {
     }
 
     /// Completes when routes, rules, links or addresses changed, or the MAC address of a neighbour in use, since the
-    /// last call. Changes are coalesced: bursts complete it a few times a second. A lost event counts as a change.
+    /// last call. Changes are coalesced: bursts complete it a few times a second. A lost event counts as a change, and so
+    /// does a neighbour that the kernel forgot and has not found again for so long that it is believed to be gone.
     ///
     /// Cancel safe: a change that was not reported is reported by the next call.
     pub async fn changed(&mut self) -> Result<(), NeighborsError> {
-        self.monitor.changed().await
+        match self.memory.next_end() {
+            None => self.monitor.changed().await,
+            // The time is over for as long as nobody resolves.
+            Some(end) => timeout_at(end, self.monitor.changed()).await.unwrap_or(Ok(())),
+        }
     }
 
     /// Has the kernel confirm what it knows of neighbours in use, and looks some routes up again; says whether any is another

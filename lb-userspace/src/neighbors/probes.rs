@@ -32,7 +32,14 @@ impl Probes {
         let interval = match entry {
             None | Some(Neighbor::Failed) => MISSING_INTERVAL,
             Some(Neighbor::Stale(_)) => STALE_INTERVAL,
-            Some(Neighbor::Fresh(_) | Neighbor::Asking) => return false,
+            Some(Neighbor::Fresh(_)) => {
+                // It was found: if it is lost again, that is a new question.
+                if self.last.get(&key).is_some_and(|last| last.mac.is_none()) {
+                    self.last.remove(&key);
+                }
+                return false;
+            }
+            Some(Neighbor::Asking) => return false,
         };
         // Another MAC address, or the loss of it, is a new question.
         let mac = entry.and_then(|entry| entry.mac());
@@ -82,6 +89,15 @@ mod tests {
             assert!(probes.due(KEY, Some(&entry), now), "{entry:?}");
             assert!(!probes.due(KEY, Some(&entry), now), "{entry:?} again");
         }
+    }
+
+    #[test]
+    fn one_that_was_found_is_asked_for_as_soon_as_it_is_lost() {
+        let mut probes = Probes::default();
+        let now = Instant::now();
+        assert!(probes.due(KEY, None, now) && !probes.due(KEY, None, now));
+        assert!(!probes.due(KEY, Some(&Neighbor::Fresh(MAC)), now));
+        assert!(probes.due(KEY, None, now));
     }
 
     #[test]

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::kernel::{Link, Neighbor, NeighborKey, Path, Route};
-use super::{NextHop, Unreachable};
+use super::kernel::{Link, NeighborKey, Path, Route};
+use super::{Mac, NextHop, Unreachable};
 
-/// The next hop of `address`, given its route and the links and neighbours it may lead to.
+/// The next hop of `address`, given its route, the links it may lead to, and where neighbours are.
 pub(super) fn next_hop(
     address: IpAddr,
     route: Route,
     links: &HashMap<u32, Link>,
-    neighbors: &HashMap<NeighborKey, Neighbor>,
+    mac_of: impl FnOnce(NeighborKey) -> Option<Mac>,
 ) -> Result<NextHop, Unreachable> {
     let Path { ifindex, gateway, source, mtu } = path(address, route)?;
     // An unknown link was removed after the route was looked up; the event that says so is on its way.
@@ -27,7 +27,7 @@ pub(super) fn next_hop(
         return Err(Unreachable::NoSource { address, interface });
     };
     let neighbor = gateway.unwrap_or(address);
-    let Some(mac) = neighbors.get(&(ifindex, neighbor)).and_then(|entry| entry.mac()) else {
+    let Some(mac) = mac_of((ifindex, neighbor)) else {
         return Err(Unreachable::NoNeighbor { interface, address: neighbor });
     };
     let mtu = mtu.map_or(link.mtu, |limit| limit.min(link.mtu));
@@ -62,10 +62,9 @@ mod tests {
         Path { ifindex: 2, gateway: Some(GATEWAY), source: Some(SOURCE), mtu: None }
     }
 
-    fn resolve(path: Path, link: Link, neighbor: Neighbor) -> Result<NextHop, Unreachable> {
+    fn resolve(path: Path, link: Link, gateway: Option<Mac>) -> Result<NextHop, Unreachable> {
         let links = HashMap::from([(2, link)]);
-        let neighbors = HashMap::from([((2, GATEWAY), neighbor)]);
-        next_hop(TARGET, Route::Path(path), &links, &neighbors)
+        next_hop(TARGET, Route::Path(path), &links, |key| gateway.filter(|_| key == (2, GATEWAY)))
     }
 
     #[test]
@@ -79,8 +78,7 @@ mod tests {
             mac: THEIRS,
             mtu: 1500,
         };
-        assert_eq!(resolve(routed(), ethernet(), Neighbor::Fresh(THEIRS)), Ok(expected.clone()));
-        assert_eq!(resolve(routed(), ethernet(), Neighbor::Stale(THEIRS)), Ok(expected));
+        assert_eq!(resolve(routed(), ethernet(), Some(THEIRS)), Ok(expected));
     }
 
     #[test]
@@ -88,39 +86,37 @@ mod tests {
         for (route, link, least) in [(Some(1400), 1500, 1400), (Some(9000), 1500, 1500), (None, 9000, 9000)] {
             let path = Path { mtu: route, ..routed() };
             let link = Link { mtu: link, ..ethernet() };
-            assert_eq!(resolve(path, link, Neighbor::Fresh(THEIRS)).unwrap().mtu, least);
+            assert_eq!(resolve(path, link, Some(THEIRS)).unwrap().mtu, least);
         }
     }
 
     #[test]
     fn every_missing_piece_has_its_own_reason() {
-        let fresh = Neighbor::Fresh(THEIRS);
-        let reason = |path, link, neighbor| resolve(path, link, neighbor).unwrap_err().to_string();
+        let known = Some(THEIRS);
+        let reason = |path, link, gateway| resolve(path, link, gateway).unwrap_err().to_string();
         let no_neighbor = "10.0.0.1 has not answered ARP on eth0: check that it is up and on that link";
-        assert_eq!(reason(routed(), ethernet(), Neighbor::Failed), no_neighbor);
-        assert_eq!(reason(routed(), ethernet(), Neighbor::Asking), no_neighbor);
+        assert_eq!(reason(routed(), ethernet(), None), no_neighbor);
         assert_eq!(
-            reason(routed(), Link { running: false, ..ethernet() }, fresh),
+            reason(routed(), Link { running: false, ..ethernet() }, known),
             "interface eth0 is down: bring it up with `ip link set eth0 up`, or check its cable and peer"
         );
         assert_eq!(
-            reason(routed(), Link { mac: None, ..ethernet() }, fresh),
+            reason(routed(), Link { mac: None, ..ethernet() }, known),
             "interface eth0 does not carry Ethernet frames: route the backend over one that does"
         );
         assert_eq!(
-            reason(Path { source: None, ..routed() }, ethernet(), fresh),
+            reason(Path { source: None, ..routed() }, ethernet(), known),
             "there is no address to reach 10.1.0.9 from: add one of its family with `ip address add ... dev eth0`"
         );
         assert_eq!(
-            reason(Path { ifindex: 9, ..routed() }, ethernet(), fresh),
+            reason(Path { ifindex: 9, ..routed() }, ethernet(), known),
             "no route to 10.1.0.9: add one with `ip route add`, or bring up the interface that leads there"
         );
     }
 
     #[test]
     fn routes_that_lead_nowhere_say_so() {
-        let reason =
-            |route| next_hop(TARGET, route, &HashMap::new(), &HashMap::new()).unwrap_err().to_string();
+        let reason = |route| next_hop(TARGET, route, &HashMap::new(), |_| None).unwrap_err().to_string();
         assert_eq!(
             reason(Route::Missing),
             "no route to 10.1.0.9: add one with `ip route add`, or bring up the interface that leads there"
