@@ -39,23 +39,23 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A connection that stays open from request to request.
-struct Connection(BufReader<UnixStream>);
+pub(crate) struct Connection(BufReader<UnixStream>);
 
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// By lower-case names.
     headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Connection {
-    fn open(socket: &Path) -> Result<Self> {
+    pub(crate) fn open(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).context("cannot connect to the API")?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         Ok(Self(BufReader::new(stream)))
     }
 
-    fn ask(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Result<Answer> {
+    pub(crate) fn ask(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Result<Answer> {
         let length = body.len();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: lb\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
@@ -129,7 +129,7 @@ fn keep_reading(socket: &Path, until: Instant) -> Result<Seen> {
 }
 
 /// Bytes of memory that a process has.
-fn memory(process: u32) -> Result<u64> {
+pub(crate) fn memory(process: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;

@@ -251,7 +251,7 @@ pub(crate) fn start_with_mount(site: &Site, mount: &str) -> Result<(Process, Cli
     Ok((process, cli))
 }
 
-const NOT_KEPT: &str = "nothing was changed, since it could not be kept over a restart";
+pub(crate) const NOT_KEPT: &str = "nothing was changed, since it could not be kept over a restart";
 
 fn a_full_disk_refuses_changes(tools: Tools) -> Result<()> {
     let site = Site::new(tools)?;

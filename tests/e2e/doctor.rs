@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::bpffs::BpfFs;
 use lb_tests::daemon::Config;
 use lb_tests::load::Held;
+use lb_tests::mounts::BpfFs;
 use lb_tests::net::{BACKENDS, Node, VIP4};
 use lb_tests::process::{self, Finished, Process};
 use lb_tests::site::Site;

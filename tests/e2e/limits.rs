@@ -15,7 +15,7 @@ use lb_tests::process;
 use lb_tests::servers::{ECHO_PORT, HTTP_PORT};
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
-use lb_tests::traffic::{self, Sources};
+use lb_tests::traffic::{self, FULL_WINDOW, Sources};
 use lb_userspace::model::{Action, Prefix, Protocol};
 use lb_userspace::view::{LimitView, LimitedView, Suggestion};
 
@@ -254,7 +254,8 @@ fn an_innocent_source_among_spoofed_ones_loses_nothing(tools: Tools) -> Result<(
     cli.succeed(&["limit", "set", "*", "each", "scope=source", "packets=1k/s", "burst=200", "action=drop"])?;
     // So many that each comes once in four seconds.
     let sources = Sources { first: Ipv4Addr::new(11, 0, 0, 0), bits: 22 };
-    let flood = CountedStream { sources, vip: VIP4, rate: SPOOFED }.start(&site.lab, Node::Client(2))?;
+    let flood = CountedStream { sources, vip: VIP4, rate: SPOOFED, window: FULL_WINDOW }
+        .start(&site.lab, Node::Client(2))?;
     let target = SocketAddr::from((VIP4, ECHO_PORT));
     let innocent = Asker::paced(&site.client(1), target, 300, Duration::from_millis(10))?;
     let flood = flood.finish()?;

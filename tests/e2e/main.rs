@@ -6,6 +6,7 @@ mod api;
 mod bench;
 mod cases;
 mod changes;
+mod chaos;
 mod config;
 mod decap;
 mod delivery;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         refusals::cases(),
         demo::cases(),
         zero_loss::cases(),
+        chaos::cases(),
         bench::cases(),
     ];
     let trials = cases.into_iter().flatten().map(trial).collect();

@@ -9,9 +9,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_tests::bpffs::BpfFs;
 use lb_tests::daemon::{Cli, Config, run_command};
 use lb_tests::load;
+use lb_tests::mounts::BpfFs;
 use lb_tests::net::{Node, VIP4, VIP6};
 use lb_tests::process::{self, Process};
 use lb_tests::servers::HTTP_PORT;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::bpffs::BpfFs;
 use lb_tests::daemon::{Config, Service, other_build, run_command};
 use lb_tests::load::{self, Held, Plan, SteadyLoad};
+use lb_tests::mounts::BpfFs;
 use lb_tests::net::{BACKENDS, Node, VIP4};
 use lb_tests::process::{self, Finished};
 use lb_tests::servers::{ECHO_PORT, HTTP_PORT};

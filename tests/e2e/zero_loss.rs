@@ -6,14 +6,14 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::bpffs::BpfFs;
 use lb_tests::daemon::{Config, Service, other_build};
 use lb_tests::load::{Counted, CountedStream, Held, Tally};
+use lb_tests::mounts::BpfFs;
 use lb_tests::net::{BACKENDS, Node, VIP4, VIP6};
 use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
-use lb_tests::traffic::Sources;
+use lb_tests::traffic::{FULL_WINDOW, Sources};
 use lb_userspace::model::Protocol;
 
 use crate::cases::{Case, cases};
@@ -68,7 +68,7 @@ impl Trial {
         let bpffs = BpfFs::mount(site.directory())?;
         site.serve(&config(&bpffs, &STAY))?;
         let connections = Held::open_many(&site.client(2), (VIP6, ECHO_PORT).into(), CONNECTIONS)?;
-        let stream = CountedStream { sources: Sources::BUSY, vip: VIP4, rate: RATE }
+        let stream = CountedStream { sources: Sources::BUSY, vip: VIP4, rate: RATE, window: FULL_WINDOW }
             .start(&site.lab, Node::Client(1))?;
         let begun = Instant::now();
         Ok(Self { bpffs, site, stream, connections, asked: 0, begun, steps: Vec::new() })

@@ -3,12 +3,13 @@
 //! Everything here makes its own network namespaces, touches nothing else, waits with deadlines and removes what it made.
 
 pub mod bench;
-pub mod bpffs;
+
 pub mod cli;
 pub mod daemon;
 pub mod demo;
 pub mod interrupt;
 pub mod load;
+pub mod mounts;
 pub mod net;
 pub mod playground;
 pub mod process;

@@ -19,10 +19,10 @@ use lb_userspace::datapath::BENCH_OBJECT;
 use crate::bench::median;
 use crate::interrupt;
 
-/// Packets under way at one time. A veth's queue has 256 places (`VETH_RING_SIZE` of `drivers/net/veth.c`), of which its
+/// Packets that may be under way at one time where nobody else is. A veth's queue has 256 places (`VETH_RING_SIZE` of `drivers/net/veth.c`), of which its
 /// reader frees 16 at a time (`ptr_ring.h`): with so many nobody on the way can lose one for want of a place.
-const WINDOW: u64 = 240;
-const _: () = assert!(WINDOW.is_multiple_of(BUNDLE));
+pub const FULL_WINDOW: u64 = 240;
+const _: () = assert!(FULL_WINDOW.is_multiple_of(BUNDLE));
 
 /// Frames that the kernel prepares at once, and keeps for use again: as many as it allows (`TEST_XDP_MAX_BATCH` of
 /// `net/bpf/test_run.c`).
@@ -71,6 +71,8 @@ pub struct Route {
     pub sources: Sources,
     /// The address it is for.
     pub vip: Ipv4Addr,
+    /// Packets under way at one time: a multiple of [`BUNDLE`], [`FULL_WINDOW`] at most.
+    pub window: u64,
     /// The source in the outermost header when it arrives, and how many of its bits matter.
     pub arrives_from: (Ipv4Addr, u32),
     /// The same of the destination.
@@ -117,7 +119,14 @@ impl Traffic {
         }
         let stream = ebpf.take_map("STREAM").context("no STREAM")?.try_into()?;
         let receipt = ebpf.take_map("RECEIPT").context("no RECEIPT")?.try_into()?;
-        Ok(Self { ebpf, stream, receipt })
+        let mut traffic = Self { ebpf, stream, receipt };
+        // Zeros would take everybody's packets for those of a stream.
+        traffic.expect(&Receipt {
+            destination: Ipv4Addr::BROADCAST.into(),
+            mask: u32::MAX,
+            ..Receipt::zeroed()
+        })?;
+        Ok(traffic)
     }
 
     /// Attaches one of the programs to an interface of the calling thread's namespace, for as long as this value lives.
@@ -131,7 +140,7 @@ impl Traffic {
     /// a packet, or waits for others to arrive or to be due.
     pub fn pass(&mut self, route: &Route, pace: Pace, turns: u32) -> Result<Passage> {
         self.stream.set(0, bytemuck::cast::<Stream, [u64; STREAM_WORDS]>(route.stream(pace)), 0)?;
-        self.receipt.set(0, bytemuck::cast::<Receipt, [u64; RECEIPT_WORDS]>(route.receipt()), 0)?;
+        self.expect(&route.receipt())?;
         let begun = Instant::now();
         // An `xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context: [u32; 6] = [0, FRAME_LENGTH as u32, 0, route.ifindex, 0, 0];
@@ -150,6 +159,10 @@ impl Traffic {
         let receipt = self.arrived(sent)?;
         let interval_ns = interval(&receipt);
         Ok(Passage { sent, received: receipt.received, interval_ns, took: begun.elapsed() })
+    }
+
+    fn expect(&mut self, receipt: &Receipt) -> Result<()> {
+        Ok(self.receipt.set(0, bytemuck::cast::<Receipt, [u64; RECEIPT_WORDS]>(*receipt), 0)?)
     }
 
     /// Waits until all have arrived, or no more will.
@@ -201,7 +214,7 @@ impl Route {
         Stream {
             sent: 0,
             credit: 0,
-            window: WINDOW,
+            window: self.window,
             interval_ns,
             begun,
             before,
@@ -257,6 +270,7 @@ mod tests {
             macs: [[2; 6]; 2],
             sources: Sources::BUSY,
             vip: Ipv4Addr::LOCALHOST,
+            window: FULL_WINDOW,
             arrives_from: Sources::BUSY.prefix(),
             arrives_at: (Ipv4Addr::new(10, 0, 1, 0), bits),
         };

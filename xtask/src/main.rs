@@ -47,6 +47,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Let everything happen to a balancer, in any order, while packets flow, and see whether anybody notices
+    Chaos {
+        /// For how long, to the end of a round
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Which events: the same seed makes the same
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Show host and kernel, or a fuzzer, things until they differ or something breaks
     Fuzz {
         /// What to fuzz
@@ -148,6 +157,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build => lab::build()?,
         Command::Demo { args } => lab::exec([vec![OsString::from("demo")], args].concat())?,
         Command::Lab { action } => lab::exec(action.unwrap_or_default().into_args())?,
+        Command::Chaos { seconds, seed } => fuzz::chaos(seconds, seed)?,
         Command::Fuzz { what: Fuzz::Differential { packets, seed } } => fuzz::differential(packets, seed)?,
         Command::Miri => miri::run()?,
         Command::Vm { action: Some(Vm::Fetch), kernel, .. } => vm::fetch(&kernel)?,

@@ -176,7 +176,7 @@ pub(crate) fn counted(mut cargo: Command) -> Result<Option<Tally>> {
 }
 
 /// Cargo with the environment that the checks and tests expect.
-fn cargo(args: &[String]) -> Result<Command> {
+pub(crate) fn cargo(args: &[String]) -> Result<Command> {
     let mut cargo = cargo::command(args)?;
     cargo.env("RUSTDOCFLAGS", "-D warnings").env("LB_BIN", cargo::binary("debug", "lb")?);
     Ok(cargo)

@@ -26,6 +26,8 @@ pub struct CountedStream {
     pub vip: Ipv4Addr,
     /// Packets a second, on average since it began.
     pub rate: u64,
+    /// Packets under way at one time, see [`FULL_WINDOW`](crate::traffic::FULL_WINDOW): less where others use the same links.
+    pub window: u64,
 }
 
 /// What became of a stream.
@@ -58,9 +60,9 @@ impl CountedStream {
         }
         let macs = [mac(lab, client, "eth0")?, mac(lab, Node::Balancer, &client.to_string())?];
         let ifindex = index(lab, client, "eth0")?;
-        let Self { sources, vip, .. } = self;
-        let route =
-            Route { ifindex, macs, sources, vip, arrives_from: sources.prefix(), arrives_at: (vip, 32) };
+        let Self { sources, vip, window, .. } = self;
+        let (arrives_from, arrives_at) = (sources.prefix(), (vip, 32));
+        let route = Route { ifindex, macs, sources, vip, window, arrives_from, arrives_at };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = lab.namespace(client).spawn(move || self.flow(&mut traffic, &route, &stopped));

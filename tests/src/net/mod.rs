@@ -16,6 +16,7 @@ mod group;
 mod ip;
 mod namespace;
 mod plan;
+mod xdp_counts;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +30,7 @@ pub use beyond::Beyond;
 pub use group::Group;
 pub use namespace::Namespace;
 pub use plan::{BACKENDS, CLIENTS, Node, VIP4, VIP6};
+pub use xdp_counts::XdpCounts;
 
 use crate::{interrupt, wait};
 
@@ -124,7 +126,34 @@ impl Lab {
         self.set_link_mtu(node, mtu)
     }
 
-    fn set_link_mtu(&self, node: Node, mtu: u32) -> Result<()> {
+    /// What the balancer's device towards each client and backend itself counts of the XDP program on it.
+    pub fn xdp_counts(&self) -> Result<Vec<(Node, XdpCounts)>> {
+        let counts = || Node::edges().map(|node| Ok((node, xdp_counts::read(&node.to_string())?))).collect();
+        self.namespace(Node::Balancer).run(counts)?
+    }
+
+    /// Lets the links of the balancer fail and recover without a loss of its addresses.
+    pub fn keep_addresses(&self) -> Result<()> {
+        let keep = || fs::write("/proc/sys/net/ipv6/conf/all/keep_addr_on_down", "1");
+        self.namespace(Node::Balancer).run(keep)?.context("cannot keep addresses")
+    }
+
+    /// Lets the balancer's link to a client or backend fail, or recover, and waits until both ends know: until then, which
+    /// may be a second (`net/core/link_watch.c`), they send nothing.
+    pub fn set_link(&self, node: Node, up: bool) -> Result<()> {
+        let state = if up { "up" } else { "down" };
+        self.ip(Node::Balancer, &[format!("link set {node} {state}")])?;
+        wait::until(LINKS_UP, "both ends know the state of the link", || {
+            for (end, device) in [(node, "eth0".to_owned()), (Node::Balancer, node.to_string())] {
+                let link = self.link(end, &device)?;
+                ensure!((link["operstate"] == "UP") == up, "{end}: {link}");
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets the link of a client or backend carry `mtu` bytes of IP.
+    pub fn set_link_mtu(&self, node: Node, mtu: u32) -> Result<()> {
         self.ip(Node::Balancer, &[format!("link set {node} mtu {mtu}")])?;
         self.ip(node, &[format!("link set eth0 mtu {mtu}")])
     }

@@ -13,7 +13,7 @@ use lb_userspace::placement::Services;
 use super::super::{cases, image, key};
 use super::network::{Link, Network};
 use crate::process;
-use crate::traffic::{Route, Sources, Traffic};
+use crate::traffic::{FULL_WINDOW, Route, Sources, Traffic};
 
 /// How long the `nft` command may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,7 +77,8 @@ impl Contender {
         let sources = Sources::BUSY;
         let arrives_from = if self == Self::Ipip { (link.gateway(), 32) } else { sources.prefix() };
         let macs = [link.far_mac(), link.near_mac()];
-        Ok(Route { ifindex: network.far_index(link)?, macs, sources, vip, arrives_from, arrives_at })
+        let ifindex = network.far_index(link)?;
+        Ok(Route { ifindex, macs, sources, vip, window: FULL_WINDOW, arrives_from, arrives_at })
     }
 }
 
