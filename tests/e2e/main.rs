@@ -17,6 +17,7 @@ mod events;
 mod failures;
 mod flat;
 mod flows;
+mod ipvs;
 mod lifecycle;
 mod limits;
 mod lists;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         decap::cases(),
         delivery::cases(),
         devices::cases(),
+        ipvs::cases(),
         sizes::cases(),
         flat::cases(),
         options::cases(),

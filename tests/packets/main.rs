@@ -11,6 +11,8 @@ mod laws;
 mod limits;
 mod lists;
 mod over;
+#[allow(unreachable_pub, reason = "fuzzers call it: for them this is a library")]
+pub mod targets;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     trials.extend(limits::trials());
     trials.extend(over::trials());
     trials.push(differential::trial());
+    trials.extend(targets::trials());
     let conclusion = match run(&arguments, trials) {
         Ok(conclusion) => conclusion,
         Err(error) => {

@@ -54,6 +54,8 @@ pub struct Config {
     pub api: String,
     /// Lines of the section `[lists]`, as they stand in the file.
     pub lists: String,
+    /// Further sections, as they stand in the file.
+    pub sections: String,
     /// The services.
     pub services: Vec<Service>,
 }
@@ -229,6 +231,7 @@ impl Config {
             flows: None,
             api: String::new(),
             lists: String::new(),
+            sections: String::new(),
             services,
         }
     }
@@ -277,6 +280,7 @@ impl Config {
         if !self.lists.is_empty() {
             let _ = writeln!(text, "\n[lists]\n{}", self.lists);
         }
+        text += &self.sections;
         text.extend(self.services.iter().map(Service::render));
         text
     }

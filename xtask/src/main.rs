@@ -2,6 +2,7 @@
 
 mod cargo;
 mod debian;
+mod deny;
 mod fuzz;
 mod lab;
 mod libtest;
@@ -62,6 +63,8 @@ enum Command {
         #[command(subcommand)]
         what: Fuzz,
     },
+    /// Check licences, advisories and duplicates among other people's crates; needs cargo-deny
+    Deny,
     /// Run the tests of what decides about packets in an interpreter that watches memory; needs a nightly toolchain
     Miri,
     /// Run the tests on other kernels, in virtual machines
@@ -105,6 +108,9 @@ enum Fuzz {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// What a fuzzer makes of its corpus, guided by what it reaches of the code
+    #[command(flatten)]
+    Guided(fuzz::Target),
 }
 
 #[derive(Subcommand)]
@@ -159,6 +165,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Lab { action } => lab::exec(action.unwrap_or_default().into_args())?,
         Command::Chaos { seconds, seed } => fuzz::chaos(seconds, seed)?,
         Command::Fuzz { what: Fuzz::Differential { packets, seed } } => fuzz::differential(packets, seed)?,
+        Command::Fuzz { what: Fuzz::Guided(target) } => fuzz::guided(&target)?,
+        Command::Deny => deny::run()?,
         Command::Miri => miri::run()?,
         Command::Vm { action: Some(Vm::Fetch), kernel, .. } => vm::fetch(&kernel)?,
         Command::Vm { action: Some(Vm::SelfTest), kernel, .. } => {

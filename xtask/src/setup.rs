@@ -29,8 +29,9 @@ const PROGRAMS: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux
 const RIVALS: [(&str, &str); 1] = [("nft", "nftables")];
 
 /// Programs that are not ours, for tests of what the programs write and of what the pages say.
-const WITNESSES: [(&str, &str); 5] = [
+const WITNESSES: [(&str, &str); 6] = [
     ("tshark", "tshark"),
+    ("ipvsadm", "ipvsadm"),
     ("openssl", "openssl"),
     ("curl", "curl"),
     ("sysctl", "procps"),

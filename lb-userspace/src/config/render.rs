@@ -243,7 +243,7 @@ pub struct Digest(u128);
 
 impl Digest {
     /// The digest of a text.
-    pub(crate) fn of(text: &str) -> Self {
+    pub fn of(text: &str) -> Self {
         let mut hasher = SipHasher24::new();
         hasher.write(text.as_bytes());
         Self(hasher.finish128().as_u128())

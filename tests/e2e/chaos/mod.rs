@@ -90,7 +90,7 @@ fn round(world: &mut World, summary: &mut Summary, happened: &mut Vec<String>) -
     let mut events = 0;
     while events < EVENTS {
         // One in two is a change: the others make it hard.
-        let of: &[Event] = if world.rng.bool() { &Event::CHANGES } else { &Event::ALL };
+        let of = if world.rng.bool() { Event::CHANGES } else { Event::ALL };
         let event = of[world.rng.usize(..of.len())];
         let at = begun.elapsed();
         let done = world.let_happen(event).with_context(|| format!("{at:?}: {event}"))?;

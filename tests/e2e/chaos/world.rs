@@ -43,39 +43,58 @@ const EXTRAS: u16 = 4;
 const CONNECTIONS: usize = 200;
 const DISK_MEBIBYTES: u32 = 4;
 
-/// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Event {
-    AddBackend,
-    RemoveBackend,
-    Drain,
-    Ready,
-    Weight,
-    TwoWriters,
-    AddService,
-    RemoveService,
-    KillBackend,
-    RecoverBackend,
-    LinkDown,
-    LinkUp,
-    LoseNeighbor,
-    Mtu,
-    KillDaemon,
-    StopDaemon,
-    StartDaemon,
-    Upgrade,
-    Reload,
-    FillDisk,
-    FreeDisk,
-    ApiStorm,
-    SynFlood,
-    Flood,
-    Connect,
+/// An enum of what can happen, each with its words.
+macro_rules! events {
+    ($($event:ident $words:literal)*) => {
+        /// What can happen.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Event {
+            $($event),*
+        }
+
+        impl Event {
+            pub(super) const ALL: &[Self] = &[$(Self::$event),*];
+        }
+
+        impl fmt::Display for Event {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$event => $words),* })
+            }
+        }
+    };
+}
+
+events! {
+    AddBackend "backend added"
+    RemoveBackend "backend removed"
+    Drain "backend drained"
+    Ready "backend put back to work"
+    Weight "weight changed"
+    TwoWriters "two writers at once"
+    AddService "service added"
+    RemoveService "service removed"
+    KillBackend "servers of a backend killed"
+    RecoverBackend "servers started again"
+    LinkDown "link down"
+    LinkUp "link up"
+    LoseNeighbor "neighbour forgotten by the kernel"
+    Mtu "MTU of a link changed"
+    KillDaemon "daemon killed (SIGKILL)"
+    StopDaemon "daemon stopped"
+    StartDaemon "daemon started"
+    Upgrade "daemon replaced by another build"
+    Reload "file changed and reloaded"
+    FillDisk "state disk full"
+    FreeDisk "state disk has room again"
+    ApiStorm "API storm"
+    SynFlood "SYN flood from spoofed addresses"
+    Flood "flood of a limited service"
+    Connect "connections opened"
 }
 
 impl Event {
     /// What changes what is wanted.
-    pub(super) const CHANGES: [Self; 9] = [
+    pub(super) const CHANGES: &[Self] = &[
         Self::AddBackend,
         Self::RemoveBackend,
         Self::Drain,
@@ -86,66 +105,6 @@ impl Event {
         Self::RemoveService,
         Self::Reload,
     ];
-
-    pub(super) const ALL: [Self; 25] = [
-        Self::AddBackend,
-        Self::RemoveBackend,
-        Self::Drain,
-        Self::Ready,
-        Self::Weight,
-        Self::TwoWriters,
-        Self::AddService,
-        Self::RemoveService,
-        Self::KillBackend,
-        Self::RecoverBackend,
-        Self::LinkDown,
-        Self::LinkUp,
-        Self::LoseNeighbor,
-        Self::Mtu,
-        Self::KillDaemon,
-        Self::StopDaemon,
-        Self::StartDaemon,
-        Self::Upgrade,
-        Self::Reload,
-        Self::FillDisk,
-        Self::FreeDisk,
-        Self::ApiStorm,
-        Self::SynFlood,
-        Self::Flood,
-        Self::Connect,
-    ];
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AddBackend => "backend added",
-            Self::RemoveBackend => "backend removed",
-            Self::Drain => "backend drained",
-            Self::Ready => "backend put back to work",
-            Self::Weight => "weight changed",
-            Self::TwoWriters => "two writers at once",
-            Self::AddService => "service added",
-            Self::RemoveService => "service removed",
-            Self::KillBackend => "servers of a backend killed",
-            Self::RecoverBackend => "servers started again",
-            Self::LinkDown => "link down",
-            Self::LinkUp => "link up",
-            Self::LoseNeighbor => "neighbour forgotten by the kernel",
-            Self::Mtu => "MTU of a link changed",
-            Self::KillDaemon => "daemon killed (SIGKILL)",
-            Self::StopDaemon => "daemon stopped",
-            Self::StartDaemon => "daemon started",
-            Self::Upgrade => "daemon replaced by another build",
-            Self::Reload => "file changed and reloaded",
-            Self::FillDisk => "state disk full",
-            Self::FreeDisk => "state disk has room again",
-            Self::ApiStorm => "API storm",
-            Self::SynFlood => "SYN flood from spoofed addresses",
-            Self::Flood => "flood of a limited service",
-            Self::Connect => "connections opened",
-        })
-    }
 }
 
 /// Everything. The file systems go before the directory that they are mounted in.

@@ -72,7 +72,7 @@ fn agree(host: &mut Host, kernel: &mut Kernel, frame: &[u8]) -> Result<()> {
     check_lawful(frame, &in_kernel)
 }
 
-fn lawful(host: &mut Host, frame: &[u8]) -> Result<()> {
+pub(super) fn lawful(host: &mut Host, frame: &[u8]) -> Result<()> {
     let seen = host.observe(frame)?;
     check_lawful(frame, &seen).map_err(|error| anyhow!("{error:#}\nframe {}", hex(frame)))
 }

@@ -36,6 +36,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
+/// Frames that fixtures are about.
+pub(crate) fn frames() -> Vec<Vec<u8>> {
+    fixtures().into_iter().map(|fixture| fixture.frame).collect()
+}
+
+/// Frames through one decapsulator: each is handled lawfully.
+pub(crate) fn check<'f>(frames: impl IntoIterator<Item = &'f [u8]>) -> Result<()> {
+    let mut host = Host::default();
+    frames.into_iter().try_for_each(|frame| laws::lawful(&mut host, frame))
+}
+
 fn fixtures() -> Vec<Fixture> {
     let parts = [unwrapping::fixtures(), marks::fixtures(), passes::fixtures(), refusals::fixtures()];
     parts.into_iter().flatten().collect()

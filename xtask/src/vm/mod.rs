@@ -63,14 +63,15 @@ const MODULES: [&str; 19] = [
 ];
 
 /// What tests call.
-const PROGRAMS: [&str; 25] = [
-    "bash", "cat", "chmod", "curl", "env", "ethtool", "head", "ip", "kill", "ls", "mkdir", "mount", "nft",
-    "nsenter", "rm", "script", "sed", "setpriv", "sh", "sleep", "ss", "stty", "sysctl", "umount", "unshare",
+const PROGRAMS: [&str; 26] = [
+    "bash", "cat", "chmod", "curl", "env", "ethtool", "head", "ip", "ipvsadm", "kill", "ls", "mkdir",
+    "mount", "nft", "nsenter", "rm", "script", "sed", "setpriv", "sh", "sleep", "ss", "stty", "sysctl",
+    "umount", "unshare",
 ];
 
 /// Which tests are run in each machine if nothing else is said: test binaries and parts of names. The second ones take what the
-/// kernel of this machine may not have: tunnel devices, bonds, VLANs.
-const USUAL: [(&str, &str); 2] = [("packets", "kernel::"), ("e2e", "devices::")];
+/// kernel of this machine may not have: tunnel devices, bonds, VLANs, IPVS.
+const USUAL: [(&str, &str); 3] = [("packets", "kernel::"), ("e2e", "devices::"), ("e2e", "ipvs::")];
 
 /// Which of them every run of all tests runs: what is emulated takes minutes for what takes seconds else.
 const QUICK: [(&str, &str); 1] = [("packets", "kernel::")];
