@@ -1,6 +1,6 @@
 //! `cargo xtask deny`: licences, advisories and duplicates among other people's crates, by `deny.toml`.
 
-use std::{env, path::PathBuf, process::Stdio};
+use std::{env, fs, path::PathBuf, process::Stdio};
 
 use anyhow::{Result, ensure};
 
@@ -16,8 +16,7 @@ pub(crate) fn run() -> Result<()> {
         .stderr(Stdio::null())
         .status();
     ensure!(there.is_ok_and(|status| status.success()), "{NO_DENY}");
-    // These ask nobody.
-    cargo::run(&["deny", "--offline", "check", "bans", "licenses", "sources"])?;
+    cargo::run(&["deny", "check", "bans", "licenses", "sources"])?;
     // Without a network those count that were fetched last.
     let fetched = cargo::run(&["deny", "fetch", "db"]).is_ok();
     if !fetched && !has_advisories() {
@@ -31,5 +30,7 @@ pub(crate) fn run() -> Result<()> {
 fn has_advisories() -> bool {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
-    home.is_some_and(|home| home.join("advisory-dbs").is_dir())
+    let databases = home.and_then(|home| fs::read_dir(home.join("advisory-dbs")).ok());
+    // Beside them is a file that locks them.
+    databases.is_some_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()))
 }

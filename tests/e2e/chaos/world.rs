@@ -17,6 +17,7 @@ use lb_tests::servers::ECHO_PORT;
 use lb_tests::site::Site;
 use lb_tests::tools::Tools;
 use lb_tests::wait;
+use lb_userspace::view::HealthState;
 
 use super::judge::Truth;
 use super::traffic::{Connections, Disturbances, OTHERS, send_syns};
@@ -530,18 +531,20 @@ impl World {
         if self.daemon_runs { self.wait_noticed() } else { Ok(()) }
     }
 
-    /// Waits until the daemon knows that the victim is gone, from when on nobody is sent there.
+    /// Waits until the daemon knows that the victim is gone, from when on nobody is sent there. Whoever just had no link gets
+    /// traffic as soon as there is one again: of servers that are gone, checks have to tell.
     fn wait_noticed(&mut self) -> Result<()> {
         let endpoint = |kept: &Kept| kept.service.endpoint(VICTIM);
         let checked = self.wanted.services.iter().filter(|kept| kept.is_checked());
         let watched: Vec<(String, String)> =
             checked.map(|kept| (kept.name().to_owned(), endpoint(kept))).collect();
-        let cli = self.site.cli()?;
+        let (cli, servers_run) = (self.site.cli()?, self.servers_run);
         wait::until(NOTICED, "the daemon knows that the victim is gone", || {
             for (name, endpoint) in &watched {
                 let backends = cli.backends(name)?;
-                let share = backends.iter().find(|one| one.address == *endpoint).map_or(0.0, |one| one.share);
-                ensure!(share == 0.0, "{endpoint} still has {share} of {name}");
+                let Some(victim) = backends.iter().find(|one| one.address == *endpoint) else { continue };
+                let known = servers_run || victim.health == HealthState::Down;
+                ensure!(known && victim.share == 0.0, "{name}: {victim:?}");
             }
             Ok(())
         })?;
