@@ -27,6 +27,15 @@ pub(crate) fn binary(profile: &str, name: &str) -> Result<PathBuf> {
     Ok(target_dir()?.join(profile).join(name))
 }
 
+/// All packages for the host. Whatever is tested is built with these words: cargo builds a crate again for each other selection that
+/// asks for other features of it, and `lb-userspace` alone takes minutes.
+pub(crate) const HOST: &str = "--workspace --exclude lb-ebpf";
+
+/// The words of a line.
+pub(crate) fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
 /// Cargo in the workspace, sharing the target directory of the cargo that runs this.
 pub(crate) fn command<S: AsRef<str>>(args: &[S]) -> Result<Command> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));

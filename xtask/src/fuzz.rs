@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
 
 use crate::{
-    cargo,
+    cargo::{self, HOST, words},
     setup::{self, Purpose},
     test,
 };
@@ -14,8 +14,8 @@ use crate::{
 /// Runs the differential fuzzer, optimised; see `tests/packets/differential`.
 pub(crate) fn differential(packets: u64, seed: u64) -> Result<()> {
     setup::ensure(Purpose::Run)?;
-    let words = "test --release --package lb-tests --test packets -- differential --nocapture";
-    let mut command = cargo::command(&words.split(' ').collect::<Vec<_>>())?;
+    let line = "test --release --package lb-tests --test packets -- differential --nocapture";
+    let mut command = cargo::command(&words(line))?;
     command.env("LB_FUZZ_PACKETS", packets.to_string()).env("LB_FUZZ_SEED", seed.to_string());
     one(command, "host and kernel differ")
 }
@@ -23,10 +23,9 @@ pub(crate) fn differential(packets: u64, seed: u64) -> Result<()> {
 /// Lets everything happen to a balancer; see `tests/e2e/chaos`.
 pub(crate) fn chaos(seconds: u64, seed: u64) -> Result<()> {
     setup::ensure(Purpose::Test)?;
-    let words = "build --package lb-userspace --bin lb";
-    cargo::run(&words.split(' ').collect::<Vec<_>>())?;
-    let words = "test --package lb-tests --test e2e -- chaos::nobody_notices --nocapture";
-    let mut command = test::cargo(&words.split(' ').map(str::to_owned).collect::<Vec<_>>())?;
+    cargo::run(&words(&format!("build {HOST} --bin lb --test e2e")))?;
+    let line = format!("test {HOST} --test e2e -- chaos::nobody_notices --nocapture");
+    let mut command = test::cargo(&words(&line))?;
     command.env("LB_CHAOS_SECONDS", seconds.to_string()).env("LB_CHAOS_SEED", seed.to_string());
     one(command, "somebody noticed")
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: checks and tests in steps, all of which run even if one fails, and one count at the end.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
     process::{Command, ExitCode, Stdio},
@@ -9,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    cargo,
+    cargo::{self, HOST, words},
     libtest::Tally,
     setup::{self, Purpose},
     vm,
@@ -84,8 +85,9 @@ impl Step {
 
     /// A test target of lb-tests, which starts the `lb` that `LB_BIN` names.
     fn test_target(target: &str) -> Self {
-        let command = format!("test --package lb-tests --test {target}");
-        let build = Some(words("build --package lb-userspace --bin lb"));
+        let command = format!("test {HOST} --test {target}");
+        // With the test itself, whose dependencies for development ask for features, too.
+        let build = Some(words(&format!("build {HOST} --bin lb --test {target}")));
         Self { build, ..Self::new(target, Kind::Tests, &[&command]) }
     }
 
@@ -113,22 +115,16 @@ const EBPF_LINTS: &str = "clippy --package lb-ebpf --target-dir target/ebpf \
 
 /// Every step, in the order of how soon it tells something.
 fn steps() -> Result<Vec<Step>> {
+    let unit_tests = format!("test {HOST} --no-fail-fast --lib --bins {}", daemon_tests()?);
     let mut steps = vec![
         Step::new("format", Kind::Check, &["fmt --all --check"]),
         Step::new(
             "lints",
             Kind::Check,
-            &["clippy --workspace --exclude lb-ebpf --all-targets -- -D warnings", EBPF_LINTS],
+            &[&format!("clippy {HOST} --all-targets -- -D warnings"), EBPF_LINTS],
         ),
-        Step::new("docs", Kind::Check, &["doc --workspace --exclude lb-ebpf --no-deps"]),
-        Step::new(
-            "host",
-            Kind::Tests,
-            &[
-                "test --workspace --exclude lb-ebpf --exclude lb-tests --all-features --no-fail-fast",
-                "test --package lb-tests --lib --bins --no-fail-fast",
-            ],
-        ),
+        Step::new("docs", Kind::Check, &[&format!("doc {HOST} --no-deps")]),
+        Step::new("host", Kind::Tests, &[&unit_tests, &format!("test {HOST} --doc")]),
     ];
     let manifest = cargo::root().join("tests/Cargo.toml");
     let manifest =
@@ -136,6 +132,20 @@ fn steps() -> Result<Vec<Step>> {
     steps.extend(test_targets(&manifest).map(Step::test_target));
     steps.push(Step::new("kernels", Kind::Machines, &[]));
     Ok(steps)
+}
+
+/// The test targets of the daemon: each file of its folder is one.
+fn daemon_tests() -> Result<String> {
+    let folder = cargo::root().join("lb-userspace/tests");
+    let files = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut targets = Vec::new();
+    for file in files {
+        let path = file?.path();
+        if let (Some("rs"), Some(name)) = (path.extension().and_then(OsStr::to_str), path.file_stem()) {
+            targets.push(format!("--test {}", name.display()));
+        }
+    }
+    Ok(targets.join(" "))
 }
 
 /// The names of the `[[test]]` sections, which lb-tests spells out because its targets bring their own harness.
@@ -180,10 +190,6 @@ pub(crate) fn cargo(args: &[String]) -> Result<Command> {
     let mut cargo = cargo::command(args)?;
     cargo.env("RUSTDOCFLAGS", "-D warnings").env("LB_BIN", cargo::binary("debug", "lb")?);
     Ok(cargo)
-}
-
-fn words(line: &str) -> Vec<String> {
-    line.split_whitespace().map(str::to_owned).collect()
 }
 
 fn title(args: &[String]) -> String {

@@ -27,7 +27,7 @@ use self::{
     machine::{Outcome, Task},
 };
 use crate::{
-    cargo,
+    cargo::{self, HOST, words},
     libtest::Tally,
     setup::{self, Purpose},
 };
@@ -282,10 +282,10 @@ struct Built {
 
 impl Built {
     fn new(folder: &Path) -> Result<Self> {
-        cargo::run(&["build", "--quiet", "--package", "lb-userspace", "--package", "lb-tests", "--bins"])?;
+        cargo::run(&words(&format!("build --quiet {HOST} --bins --test e2e --test packets")))?;
         let mut tests = Vec::new();
         for name in ["packets", "e2e"] {
-            let mut build = cargo::command(&["test", "--no-run", "--package", "lb-tests", "--test", name])?;
+            let mut build = cargo::command(&words(&format!("test --no-run {HOST} --test {name}")))?;
             let said = finished(&mut build)?;
             let said = String::from_utf8_lossy(&said.stderr).into_owned();
             let path = said.lines().find_map(|line| line.trim().strip_prefix("Executable")?.rsplit_once('('));
