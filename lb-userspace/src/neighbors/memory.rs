@@ -48,6 +48,11 @@ impl Memory {
         self.0.values().filter_map(|known| known.lost).min().map(|lost| lost + GRACE)
     }
 
+    /// Believes no more in those whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.0.retain(|_, known| known.lost.is_none_or(|lost| now.duration_since(lost) < GRACE));
+    }
+
     /// Forgets all but these.
     pub(super) fn keep(&mut self, keys: &BTreeSet<NeighborKey>) {
         self.0.retain(|key, _| keys.contains(key));
@@ -88,6 +93,19 @@ mod tests {
         assert_eq!(memory.recall(KEY, Some(OTHER), now + GRACE - MOMENT), Some(OTHER));
         assert_eq!(memory.recall(KEY, None, now + GRACE), Some(OTHER));
         assert_eq!(memory.next_end(), Some(now + GRACE + GRACE));
+    }
+
+    #[test]
+    fn the_end_comes_once() {
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        memory.recall(KEY, Some(MAC), now);
+        memory.recall(KEY, None, now);
+        memory.expire(now + GRACE - MOMENT);
+        assert_eq!(memory.next_end(), Some(now + GRACE));
+        memory.expire(now + GRACE);
+        assert_eq!(memory.next_end(), None);
+        assert_eq!(memory.recall(KEY, None, now + GRACE), None);
     }
 
     #[test]

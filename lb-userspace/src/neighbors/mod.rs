@@ -268,11 +268,13 @@ impl Neighbors {
     ///
     /// Cancel safe: a change that was not reported is reported by the next call.
     pub async fn changed(&mut self) -> Result<(), NeighborsError> {
-        match self.memory.next_end() {
-            None => self.monitor.changed().await,
-            // The time is over for as long as nobody resolves.
-            Some(end) => timeout_at(end, self.monitor.changed()).await.unwrap_or(Ok(())),
+        let Some(end) = self.memory.next_end() else { return self.monitor.changed().await };
+        if let Ok(changed) = timeout_at(end, self.monitor.changed()).await {
+            return changed;
         }
+        // It is told once, also if the kernel then cannot be asked: whoever tries again must not do so at once.
+        self.memory.expire(Instant::now());
+        Ok(())
     }
 
     /// Has the kernel confirm what it knows of neighbours in use, and looks some routes up again; says whether any is another

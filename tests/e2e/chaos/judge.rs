@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytemuck::{AnyBitPattern, pod_read_unaligned};
 use lb_common::layout::{
     BackendEntry, NAT, REPLIES, SLOTS_PER_LINE, ServiceEntry, ServiceKey, SlotLine, USABLE,
@@ -61,7 +61,7 @@ struct Tables {
     backends: BTreeMap<u32, BackendEntry>,
     slots: BTreeMap<u32, SlotLine>,
     /// The MAC address of each backend and of the balancer's device towards it, and that device's index.
-    ways: BTreeMap<Node, ([u8; 12], u64)>,
+    ways: BTreeMap<Node, ([u8; 12], u32)>,
 }
 
 /// The tables are what was asked for, as the backends are.
@@ -84,17 +84,10 @@ pub(super) fn ensure_tables(site: &Site, pins: &Path, wanted: &Wanted, truths: &
     Ok(())
 }
 
-fn way(site: &Site, node: Node) -> Result<([u8; 12], u64)> {
-    let [far, near] = [site.lab.link(node, "eth0")?, site.lab.link(Node::Balancer, &node.to_string())?];
-    let mut macs = Vec::new();
-    for link in [&far, &near] {
-        let text = link["address"].as_str().context("no MAC address")?;
-        for byte in text.split(':') {
-            macs.push(u8::from_str_radix(byte, 16)?);
-        }
-    }
-    let macs = macs.try_into().map_err(|macs| anyhow!("{macs:?} are no MAC addresses"))?;
-    Ok((macs, near["ifindex"].as_u64().context("no index")?))
+fn way(site: &Site, node: Node) -> Result<([u8; 12], u32)> {
+    let (lab, device) = (&site.lab, node.to_string());
+    let macs = [lab.mac(node, "eth0")?, lab.mac(Node::Balancer, &device)?];
+    Ok((bytemuck::cast(macs), lab.ifindex(Node::Balancer, &device)?))
 }
 
 impl Tables {
@@ -141,7 +134,7 @@ impl Tables {
         let found = self.ways.iter().find(|(_, (known, _))| known[..] == *macs);
         let (node, (_, ifindex)) =
             found.with_context(|| format!("nobody has the MAC addresses {macs:x?}"))?;
-        ensure!(u64::from(entry.ifindex) == *ifindex, "{node} is behind another interface: {entry:?}");
+        ensure!(entry.ifindex == *ifindex, "{node} is behind another interface: {entry:?}");
         ensure!(entry.flags & USABLE != 0, "{node} has slots and cannot be used: {entry:?}");
         let translates = kept.service.mode == ForwardMode::Nat;
         ensure!((entry.flags & NAT != 0) == translates, "{node} is of another mode: {entry:?}");

@@ -55,11 +55,11 @@ impl CountedStream {
     pub fn start(self, lab: &Lab, client: Node) -> Result<Counted> {
         let mut traffic = Traffic::load()?;
         for node in BACKENDS {
-            let index = index(lab, node, "eth0")?;
+            let index = lab.ifindex(node, "eth0")?;
             lab.namespace(node).run(|| traffic.attach("tally", index))??;
         }
-        let macs = [mac(lab, client, "eth0")?, mac(lab, Node::Balancer, &client.to_string())?];
-        let ifindex = index(lab, client, "eth0")?;
+        let macs = [lab.mac(client, "eth0")?, lab.mac(Node::Balancer, &client.to_string())?];
+        let ifindex = lab.ifindex(client, "eth0")?;
         let Self { sources, vip, window, .. } = self;
         let (arrives_from, arrives_at) = (sources.prefix(), (vip, 32));
         let route = Route { ifindex, macs, sources, vip, window, arrives_from, arrives_at };
@@ -118,17 +118,4 @@ impl Drop for Counted {
         // Whoever drops it has a failure of its own to tell of.
         drop(self.thread.take().map(JoinHandle::join));
     }
-}
-
-fn index(lab: &Lab, node: Node, device: &str) -> Result<u32> {
-    let index = lab.link(node, device)?["ifindex"].as_u64().context("no number")?;
-    Ok(u32::try_from(index)?)
-}
-
-fn mac(lab: &Lab, node: Node, device: &str) -> Result<[u8; 6]> {
-    let link = lab.link(node, device)?;
-    let text = link["address"].as_str().context("no MAC address")?;
-    let bytes: Vec<u8> =
-        text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
-    bytes.try_into().map_err(|_| anyhow!("{text} is not a MAC address"))
 }

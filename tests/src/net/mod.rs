@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{fs, process};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 pub use beyond::Beyond;
@@ -104,6 +104,21 @@ impl Lab {
     pub fn link(&self, node: Node, interface: &str) -> Result<Value> {
         let links = ip::query(&self.name(node), &["-details", "link", "show", "dev", interface])?;
         links.get(0).cloned().with_context(|| format!("{node} has no {interface}"))
+    }
+
+    /// The index of an interface.
+    pub fn ifindex(&self, node: Node, interface: &str) -> Result<u32> {
+        let index = self.link(node, interface)?["ifindex"].as_u64().context("no number")?;
+        Ok(u32::try_from(index)?)
+    }
+
+    /// The MAC address of an interface.
+    pub fn mac(&self, node: Node, interface: &str) -> Result<[u8; 6]> {
+        let link = self.link(node, interface)?;
+        let text = link["address"].as_str().context("no MAC address")?;
+        let bytes: Vec<u8> =
+            text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+        bytes.try_into().map_err(|_| anyhow!("{text} is not a MAC address"))
     }
 
     /// Whether an XDP program sits on an interface.
