@@ -32,6 +32,7 @@ mod survive;
 mod ways;
 mod zero_loss;
 
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -42,7 +43,10 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use cases::Case;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They wait for answers, checks and links as long as they compute.
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    arguments.test_threads.get_or_insert(2 * processors);
     if let Err(error) = interrupt::watch() {
         eprintln!("cannot watch for signals: {error}");
         return ExitCode::FAILURE;

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
+use crate::differential::LEFT_BEHIND;
 use crate::fixtures::counts::{Counter, ROW};
 use crate::fixtures::frames::{Draft, tcp, udp};
 use crate::fixtures::sides::{Action, Host, Kernel, SHORTEST_IN_KERNEL, Side};
@@ -98,6 +99,7 @@ fn of_tables() -> Vec<Trial> {
         kernel_trial("law::an interface without a MAC address answers nobody", nameless),
         kernel_trial("law::answers are limited in the kernel", limited_answers),
         kernel_trial("law::a damaged table is counted and told", damaged_table),
+        host_trial("law::of forgotten packets nothing is left behind", forgotten),
     ]
 }
 
@@ -108,6 +110,23 @@ fn of_flows() -> Vec<Trial> {
         spread("law::TCP flows over IPv6 spread alike", tcp("[2001:db8::50]:80")),
         spread("law::UDP flows over IPv6 spread alike", udp("[2001:db8::50]:80")),
     ]
+}
+
+fn forgotten(host: &mut Host<'_>) -> Result<()> {
+    let left = |host: &Host<'_>| {
+        let words = LEFT_BEHIND.map(|table| host.tables.left_behind(table)).concat();
+        words.iter().filter(|word| word.get() != 0).count()
+    };
+    for fixture in fixtures::all() {
+        host.run(&fixture.frame)?;
+    }
+    ensure!(left(host) > 0 && !host.counts()?.is_empty(), "the fixtures leave nothing behind");
+    host.tables.forget_packets();
+    let (counts, words) = (host.counts()?, left(host));
+    ensure!(counts.is_empty() && words == 0, "{words} words and {counts:?}");
+    let other = (host.tables.flow_counts()?, host.tables.sample_counts()?, host.tables.take_over_samples());
+    ensure!(other == Default::default(), "{other:?}");
+    Ok(())
 }
 
 /// Of 1000 packets alike, 100 are answered, and 100 more in each second that it takes.

@@ -2,6 +2,7 @@
 //!
 //! What they found worth keeping stands in `tests/fuzz/corpus`, and each of it is fed here again.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,6 @@ use lb_userspace::config::{
     Digest, LimitKeys, ServiceKeys, parse_drain_timeout, parse_text, read_limit, read_service, render,
     service_keys,
 };
-use lb_userspace::datapath::MemoryDatapath;
 use lb_userspace::ipvs;
 use lb_userspace::model::{Desired, Endpoint, Prefix, Service};
 use lb_userspace::state::{Generation, Origin, decode, encode};
@@ -19,7 +19,8 @@ use libtest_mimic::Trial;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::fixtures::sides::{Host, Side as _};
+use crate::fixtures::counts::{self, Counts};
+use crate::fixtures::sides::{Host, Seen, Side as _};
 use crate::fixtures::{self, hex};
 use crate::lawful::check_lawful;
 use crate::{WORLD, decap, failed};
@@ -72,15 +73,21 @@ fn replay(name: &str, feed: fn(&[u8]) -> Result<()>) -> Result<()> {
 /// Packets one after the other, each behind its length in two bytes, on the same tables.
 pub fn pipeline(bytes: &[u8]) -> Result<()> {
     thread_local! {
-        /// As they are before the first packet. To fill them takes longer than to copy them.
-        static PREPARED: MemoryDatapath = Host::new(&WORLD).expect("the fixtures fit").tables;
+        /// To fill its tables takes a thousand times as long as a packet.
+        static HOST: RefCell<Host<'static>> = RefCell::new(Host::new(&WORLD).expect("the fixtures fit"));
     }
-    let mut host = Host::with(&WORLD, PREPARED.with(MemoryDatapath::clone));
-    for frame in frames(bytes) {
-        let seen = host.observe(frame)?;
-        check_lawful(frame, &seen).map_err(|error| anyhow!("{error:#}\nframe {}", hex(frame)))?;
-    }
-    Ok(())
+    HOST.with_borrow_mut(|host| {
+        host.tables.forget_packets();
+        let mut before = Counts::new();
+        for frame in frames(bytes) {
+            let (action, left) = host.run(frame)?;
+            let after = host.counts()?;
+            let seen = Seen { action, frame: left, counts: counts::difference(&before, &after) };
+            check_lawful(frame, &seen).map_err(|error| anyhow!("{error:#}\nframe {}", hex(frame)))?;
+            before = after;
+        }
+        Ok(())
+    })
 }
 
 /// The same on a backend.

@@ -113,6 +113,23 @@ impl MemoryDatapath {
         }
     }
 
+    /// As if no packet had come: nothing is left behind, and nothing counted. The clocks stay as they are.
+    pub fn forget_packets(&mut self) {
+        for words in [&mut self.flows, &mut self.fragments] {
+            words.fill(<[Cell<u64>; 2 * flow::WAYS]>::default());
+        }
+        for words in [&mut self.buckets, &mut self.meters] {
+            words.fill(<[Cell<u64>; WAYS]>::default());
+        }
+        self.forwarded.get_mut().fill(Forwarded::zeroed());
+        self.withheld.get_mut().fill(Withheld::zeroed());
+        self.limiter_counts.get_mut().fill(LimiterCounts::zeroed());
+        self.reasons.get_mut().fill(0);
+        self.over_samples.get_mut().clear();
+        self.samplers = <[Cell<Sampler>; LANES as usize]>::default();
+        self.flow_counts = Cell::default();
+    }
+
     /// The place of an interface; unknown ones share the first.
     fn row_of(&self, ingress: u32) -> usize {
         let mut rows = self.settings.interfaces.iter().skip(1);

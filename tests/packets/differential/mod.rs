@@ -31,7 +31,7 @@ use crate::root_trial;
 use grammar::Grammar;
 
 /// Tables whose words packets change.
-const LEFT_BEHIND: [&str; 4] = ["BUCKETS", "METERS", "FLOWS", "FRAGMENTS"];
+pub(crate) const LEFT_BEHIND: [&str; 4] = ["BUCKETS", "METERS", "FLOWS", "FRAGMENTS"];
 /// Packets after which counters and words are compared.
 const BATCH: u64 = 4096;
 /// Batches with the same tables.
