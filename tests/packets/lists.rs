@@ -13,7 +13,7 @@ use lb_userspace::model::{ListName, Lists, Prefix};
 use lb_userspace::placement::{Replaced, list_entries, replace_lists};
 use libtest_mimic::Trial;
 
-use crate::fixtures::counts::{self, Counter, Counts, ROW};
+use crate::fixtures::counts::{Counter, Counts, ROW};
 use crate::fixtures::frames::{Draft, tcp};
 use crate::fixtures::sides::{Action, Kernel, Side};
 use crate::fixtures::world::{CAPACITY, WORLD_SIDE, lists};
@@ -138,7 +138,7 @@ fn replaced_while_packets_flow(scene: &mut Scene<'_>) -> Result<()> {
         packets: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     };
-    let before = scene.kernel.counts()?;
+    let before = scene.kernel.totals()?;
     thread::scope(|scope| {
         let running = scope.spawn(|| flow.run());
         let disturbed = flow.disturb(scene, &generations);
@@ -146,7 +146,7 @@ fn replaced_while_packets_flow(scene: &mut Scene<'_>) -> Result<()> {
         running.join().map_err(|_| anyhow!("the flow panicked"))??;
         disturbed
     })?;
-    let counted = counts::difference(&before, &scene.kernel.counts()?);
+    let counted = scene.kernel.counts_since(&before)?;
     let packets = flow.packets.into_inner();
     let denied = Counter::Reason(ROW, DropReason::Denied.label());
     let expected =

@@ -19,8 +19,7 @@ use libtest_mimic::Trial;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::fixtures::counts::{self, Counts};
-use crate::fixtures::sides::{Host, Seen, Side as _};
+use crate::fixtures::sides::{Host, Side as _};
 use crate::fixtures::{self, hex};
 use crate::lawful::check_lawful;
 use crate::{WORLD, decap, failed};
@@ -78,13 +77,9 @@ pub fn pipeline(bytes: &[u8]) -> Result<()> {
     }
     HOST.with_borrow_mut(|host| {
         host.tables.forget_packets();
-        let mut before = Counts::new();
         for frame in frames(bytes) {
-            let (action, left) = host.run(frame)?;
-            let after = host.counts()?;
-            let seen = Seen { action, frame: left, counts: counts::difference(&before, &after) };
+            let seen = host.observe(frame)?;
             check_lawful(frame, &seen).map_err(|error| anyhow!("{error:#}\nframe {}", hex(frame)))?;
-            before = after;
         }
         Ok(())
     })

@@ -1,6 +1,7 @@
 //! The decapsulator on the host and in the kernel, at the same backend.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use lb_common::wire::Be16;
 use lb_userspace::decap::{Counters, Decapsulator};
 use lb_userspace::model::{GUE_PORT, Prefix};
 
-use crate::fixtures::counts::{Counter, Counts, ROW};
+use crate::fixtures::counts::{Counter, ROW, See};
 use crate::fixtures::sides::{Action, HEADROOM, Side, run_in_kernel};
 use crate::fixtures::world::INGRESS;
 
@@ -36,7 +37,8 @@ fn address(key: VipKey) -> IpAddr {
 /// The pure function on lists in memory.
 #[derive(Default)]
 pub(super) struct Host {
-    counts: RefCell<Counts>,
+    /// Packets by the numbers of outcomes.
+    counts: RefCell<BTreeMap<u32, u64>>,
     /// The last packet's outcome.
     pub(super) outcome: Option<Outcome>,
 }
@@ -56,9 +58,8 @@ impl Tunnels for Host {
 
     fn count(&self, ingress: u32, counter: u32) {
         assert_eq!(ingress, INGRESS);
-        let outcome = Outcome::all().find(|outcome| outcome.counter() == counter);
-        let label = outcome.expect("only outcomes are counted").label();
-        *self.counts.borrow_mut().entry(Counter::Reason(ROW, label)).or_default() += 1;
+        assert!(Outcome::all().any(|outcome| outcome.counter() == counter), "only outcomes are counted");
+        *self.counts.borrow_mut().entry(counter).or_default() += 1;
     }
 }
 
@@ -79,8 +80,12 @@ impl Side for Host {
         Ok((action(outcome), frame.bytes().to_vec()))
     }
 
-    fn counts(&self) -> Result<Counts> {
-        Ok(self.counts.borrow().clone())
+    fn visit_counters(&self, see: See<'_>) -> Result<()> {
+        for outcome in Outcome::all() {
+            let count = self.counts.borrow().get(&outcome.counter()).copied().unwrap_or(0);
+            see(count, &|| Counter::Reason(ROW, outcome.label()));
+        }
+        Ok(())
     }
 }
 
@@ -103,14 +108,12 @@ impl Side for Kernel {
         run_in_kernel(self.program.program()?, frame)
     }
 
-    fn counts(&self) -> Result<Counts> {
-        let mut counts = Counts::new();
+    fn visit_counters(&self, see: See<'_>) -> Result<()> {
         for outcome in Outcome::all() {
             for row in [0, ROW] {
-                let count = self.counters.read(row, outcome)?;
-                counts.extend((count > 0).then_some((Counter::Reason(row, outcome.label()), count)));
+                see(self.counters.read(row, outcome)?, &|| Counter::Reason(row, outcome.label()));
             }
         }
-        Ok(counts)
+        Ok(())
     }
 }
