@@ -1,6 +1,7 @@
 //! What a service can be asked for besides spreading flows.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::ways::{Way, ways};
 
 /// Enough that chance does not send them all to one of three backends, nor to one of two.
 const MANY: u8 = 40;
+/// What the kernel puts off is done much sooner.
+const LISTENS: Duration = Duration::from_secs(5);
 /// A time-out of 1 s, two ticks of 1.1 s to be sure, and a sweep.
 const AGED: Duration = Duration::from_secs(20);
 /// How long a packet takes at most.
@@ -83,7 +86,20 @@ fn extra(site: &Site, like: IpAddr, host: u8) -> Result<IpAddr> {
         (address.into(), format!("address add {address}/64 dev eth0 nodad"))
     };
     site.lab.ip(Node::Client(1), &[command])?;
+    if let IpAddr::V6(address) = address {
+        wait::until(LISTENS, &format!("neighbours find {address}"), || is_found(site, address))?;
+    }
     Ok(address)
+}
+
+/// The kernel listens to those who ask for an address's MAC (RFC 4861, section 2.3: solicited-node) a moment after the address
+/// is there, and who has asked in vain asks again in a second: longer than a question waits for its answer.
+fn is_found(site: &Site, address: Ipv6Addr) -> Result<()> {
+    let groups = site.client(1).run(|| fs::read_to_string("/proc/thread-self/net/igmp6"))??;
+    let [.., a, b, c] = address.octets();
+    let group = format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}");
+    ensure!(groups.contains(&group), "client 1 is not in {group}: {groups}");
+    Ok(())
 }
 
 /// A long header of version 1, kind Initial (RFC 9000, section 17.2.2), and a short header.

@@ -1,13 +1,19 @@
 //! Reading what a test binary prints, libtest's format, which libtest-mimic prints too.
 
+/// How many lines of what a failed test said are repeated at the end, where whoever sees only the end of a log looks.
+const TOLD: usize = 8;
+
 /// What came out of some tests or checks, each failure and each skip by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) skipped: u64,
+    /// The first line of each is the name, the others are what it said.
     pub(crate) failures: Vec<String>,
     pub(crate) skips: Vec<String>,
+    /// Which failure the lines being read are about, and how many more of them are kept.
+    telling: Option<(usize, usize)>,
 }
 
 impl Tally {
@@ -60,7 +66,20 @@ impl Tally {
             Line::Failed { test } => self.failures.push(test.to_owned()),
             Line::Skipped { test, reason: "" } => self.skips.push(test.to_owned()),
             Line::Skipped { test, reason } => self.skips.push(format!("{test} ({reason})")),
-            Line::Other => {}
+            Line::Section { test } => {
+                let failure = self.failures.iter().rposition(|failure| failure == test);
+                self.telling = failure.map(|failure| (failure, TOLD));
+            }
+            Line::End => self.telling = None,
+            Line::Other => self.tell(line),
+        }
+    }
+
+    fn tell(&mut self, line: &str) {
+        let Some((failure, left)) = &mut self.telling else { return };
+        if *left > 0 && !line.trim().is_empty() {
+            *left -= 1;
+            self.failures[*failure].extend(["\n", line]);
         }
     }
 
@@ -88,6 +107,12 @@ enum Line<'a> {
         test: &'a str,
         reason: &'a str,
     },
+    /// What a failed test said follows.
+    Section {
+        test: &'a str,
+    },
+    /// What failed tests said is over, or has not begun.
+    End,
     Other,
 }
 
@@ -95,6 +120,12 @@ impl<'a> Line<'a> {
     fn parse(line: &'a str) -> Self {
         if let Some(counts) = line.strip_prefix("test result: ") {
             return Self::summary(counts);
+        }
+        if line == "failures:" {
+            return Self::End;
+        }
+        if let Some(title) = line.strip_prefix("---- ").and_then(|title| title.strip_suffix(" ----")) {
+            return Self::Section { test: title.strip_suffix(" stdout").unwrap_or(title) };
         }
         let Some(test) = line.strip_prefix("test ") else { return Self::Other };
         // A reason may contain anything, a name hardly the separator.
@@ -131,7 +162,8 @@ mod tests {
     use super::*;
 
     const TWO_BINARIES: &str = "\nrunning 3 tests\ntest maglev::balance ... ok\ntest a::b ... ignored, needs root\n\
-        test c - should panic ... FAILED\n\nfailures:\n\n---- c stdout ----\ntest looks like one\n\nfailures:\n    c\n\n\
+        test c - should panic ... FAILED\n\nfailures:\n\n---- c - should panic stdout ----\ntest looks like one\n\nno panic\n\n\
+        failures:\n    c - should panic\n\n\
         test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 4 filtered out; finished in 1.25s\n\n\
         running 2 tests\ntest [host]   a truncated IPv6 header     ... ok\ntest [kernel] x ... ok\n\
         test y   ... ignored (needs CAP_BPF)\ntest z ... ignored\n\
@@ -142,7 +174,7 @@ mod tests {
         let mut tally = Tally::default();
         TWO_BINARIES.lines().for_each(|line| tally.read(line));
         assert_eq!((tally.passed, tally.failed, tally.skipped), (3, 1, 3));
-        assert_eq!(tally.failures, ["c - should panic"]);
+        assert_eq!(tally.failures, ["c - should panic\ntest looks like one\nno panic"]);
         assert_eq!(tally.skips, ["a::b (needs root)", "y (needs CAP_BPF)", "z"]);
     }
 

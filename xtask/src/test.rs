@@ -35,7 +35,10 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
 fn report(total: &Tally) {
     for (title, names) in [("Skipped", &total.skips), ("Failed", &total.failures)] {
         if !names.is_empty() {
-            println!("\n{title}:\n  {}", names.join("\n  "));
+            println!("\n{title}:");
+            for name in names {
+                println!("  {}", name.replace('\n', "\n    "));
+            }
         }
     }
     println!("\n{}", total.closing_line());

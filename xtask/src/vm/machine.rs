@@ -154,7 +154,11 @@ mod tests {
 
     #[test]
     fn only_a_whole_pass_is_one() {
-        let tally = |passed, failed| Tally { passed, failed, ..Tally::default() };
+        let tally = |passed: u64, failed: u64| {
+            let mut tally = Tally::default();
+            tally.read(&format!("test result: ok. {passed} passed; {failed} failed"));
+            tally
+        };
         assert_eq!(verdict(Some(PASSED), Some(7), 7, &tally(7, 0)), None);
         for (code, closing, expected, tally) in [
             (Some(0), Some(7), 7, tally(7, 0)),
