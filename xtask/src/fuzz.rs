@@ -1,6 +1,6 @@
 //! Tests that go on for as long as one likes, and are the same again with the same seed.
 
-use std::{env::consts::ARCH, fs, process::Command};
+use std::{env::consts::ARCH, fs, num::NonZeroU64, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Runs the differential fuzzer, optimised; see `tests/packets/differential`.
-pub(crate) fn differential(packets: u64, seed: u64) -> Result<()> {
+pub(crate) fn differential(packets: NonZeroU64, seed: u64) -> Result<()> {
     setup::ensure(Purpose::Run)?;
     let line = "test --release --package lb-tests --test packets -- differential --nocapture";
     let mut command = cargo::command(&words(line))?;
@@ -21,7 +21,7 @@ pub(crate) fn differential(packets: u64, seed: u64) -> Result<()> {
 }
 
 /// Lets everything happen to a balancer; see `tests/e2e/chaos`.
-pub(crate) fn chaos(seconds: u64, seed: u64) -> Result<()> {
+pub(crate) fn chaos(seconds: NonZeroU64, seed: u64) -> Result<()> {
     setup::ensure(Purpose::Test)?;
     cargo::run(&words(&format!("build {HOST} --bin lb --test e2e")))?;
     let line = format!("test {HOST} --test e2e -- chaos::nobody_notices --nocapture");
@@ -51,8 +51,8 @@ pub(crate) enum Target {
 #[derive(Args)]
 pub(crate) struct Run {
     /// For how long
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
+    #[arg(long, default_value = "60")]
+    seconds: NonZeroU64,
     /// Keep in the corpus what reaches more of the code than what is there
     #[arg(long)]
     keep: bool,

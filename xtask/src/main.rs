@@ -12,7 +12,11 @@ mod test;
 mod validator;
 mod vm;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    num::{NonZeroU64, NonZeroUsize},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -51,8 +55,8 @@ enum Command {
     /// Let everything happen to a balancer, in any order, while packets flow, and see whether anybody notices
     Chaos {
         /// For how long, to the end of a round
-        #[arg(long, default_value_t = 60)]
-        seconds: u64,
+        #[arg(long, default_value = "60")]
+        seconds: NonZeroU64,
         /// Which events: the same seed makes the same
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -73,12 +77,12 @@ enum Command {
         #[command(subcommand)]
         action: Option<Vm>,
         /// Which kernels
-        #[arg(long, value_delimiter = ',', default_values_t = vm::SERIES.map(str::to_owned), global = true)]
+        #[arg(long, value_delimiter = ',', value_parser = vm::series, default_values_t = vm::SERIES.map(str::to_owned), global = true)]
         kernel: Vec<String>,
         /// How many machines at once
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-        /// A part of the names of tests; without, what the kernel is asked most: the packet fixtures
+        #[arg(long, default_value = "1")]
+        jobs: NonZeroUsize,
+        /// A part of the names of tests; without, the packet fixtures, and what other kernels have: tunnel devices, bonds, VLANs, IPVS
         #[arg(last = true)]
         filter: Option<String>,
     },
@@ -102,8 +106,8 @@ enum Fuzz {
     /// The pipeline on the host beside the program in the kernel: the same packets, tables, clocks and memories
     Differential {
         /// How many packets
-        #[arg(long, default_value_t = 10_000_000)]
-        packets: u64,
+        #[arg(long, default_value = "10000000")]
+        packets: NonZeroU64,
         /// Which ones: the same seed makes the same run
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -200,5 +204,23 @@ mod tests {
         let cli = Cli::parse_from(["xtask", "lab", "enter", "client1", "curl", "-s", "192.0.2.10"]);
         let Command::Lab { action: Some(lab) } = cli.command else { panic!("not a lab command") };
         assert_eq!(lab.into_args(), ["enter", "client1", "curl", "-s", "192.0.2.10"]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_before_anything_begins() {
+        for (line, why) in [
+            ("vm --kernel ../..", "a series of kernels is two numbers, such as 6.12"),
+            ("vm --kernel 6.12,6", "a series of kernels is two numbers, such as 6.12"),
+            ("vm --kernel 6.1 fetch --kernel 6.1.", "a series of kernels is two numbers, such as 6.12"),
+            ("vm --jobs 0", "zero"),
+            ("chaos --seconds 0", "zero"),
+            ("fuzz differential --packets 0", "zero"),
+            ("fuzz pipeline --seconds 0", "zero"),
+        ] {
+            let error = Cli::try_parse_from(["xtask"].into_iter().chain(line.split(' ')));
+            let error = error.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(why), "{line}: {error:?}");
+        }
+        assert!(Cli::try_parse_from(["xtask", "vm", "--kernel", "6.1,7.3", "self-test"]).is_ok());
     }
 }

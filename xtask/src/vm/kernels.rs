@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -83,10 +84,9 @@ fn fetch_one(apt: &Apt, folder: &Path, series: &str) -> Result<()> {
     let newest = newest.with_context(|| format!("Debian has no kernel {series} for the cloud any more"))?;
     let release = newest.trim_start_matches("linux-image-");
     println!("Fetching Linux {release}");
-    let root = folder.join(series);
-    if root.exists() {
-        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
-    }
+    // Beside the one that is there, which stays if this fails.
+    let (place, root) = (folder.join(series), folder.join(format!("{series}.new")));
+    remove(&root)?;
     let packages = root.join("packages");
     fs::create_dir_all(&packages).with_context(|| format!("cannot make {}", packages.display()))?;
     // From 6.19 on, the image is a package without content beside these two.
@@ -120,9 +120,25 @@ fn fetch_one(apt: &Apt, folder: &Path, series: &str) -> Result<()> {
     fs::remove_dir_all(&packages)?;
     let version = apt.ask("apt-cache", &["show", "--no-all-versions", newest])?;
     let version = version.lines().find_map(|line| line.strip_prefix("Version: "));
-    // Written last: what is there is whole.
     fs::write(root.join("version"), version.with_context(|| format!("{newest} has no version"))?)?;
-    Ok(())
+    remove(&place)?;
+    fs::rename(&root, &place)
+        .with_context(|| format!("cannot move {} to {}", root.display(), place.display()))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.with_context(|| format!("cannot remove {}", folder.display())),
+    }
+}
+
+/// A series of kernels as the command line names it: it becomes a part of paths and of names of packages.
+pub(crate) fn series(text: &str) -> Result<String> {
+    let whole = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (major, minor) = text.split_once('.').unwrap_or_default();
+    ensure!(whole(major) && whole(minor), "a series of kernels is two numbers, such as 6.12");
+    Ok(text.to_owned())
 }
 
 /// The numbers in a name: of names alike but for them, the newest has the greatest.

@@ -12,6 +12,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::BufWriter,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError, mpsc},
@@ -19,8 +20,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
+pub(crate) use self::kernels::series;
 use self::{
     archive::Archive,
     kernels::{Kernel, finished},
@@ -76,10 +78,13 @@ const USUAL: [(&str, &str); 3] = [("packets", "kernel::"), ("e2e", "devices::"),
 /// Which of them every run of all tests runs: what is emulated takes minutes for what takes seconds else.
 const QUICK: [(&str, &str); 1] = [("packets", "kernel::")];
 
+/// How many machines run at once beside nothing else.
+const MACHINES: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
 /// What to run where.
 pub(crate) struct Plan {
     pub(crate) series: Vec<String>,
-    pub(crate) jobs: usize,
+    pub(crate) jobs: NonZeroUsize,
     pub(crate) tests: Tests,
 }
 
@@ -139,7 +144,7 @@ pub(crate) fn test() -> Result<Tally> {
         let reason = if has_qemu() { "cargo xtask vm fetch" } else { NO_QEMU };
         return Ok(Tally::skip(format!("Linux {}: {reason}", TESTED.join(" and "))));
     }
-    let plan = Plan { series: TESTED.map(str::to_owned).into(), jobs: 2, tests: Tests::Quick };
+    let plan = Plan { series: TESTED.map(str::to_owned).into(), jobs: MACHINES, tests: Tests::Quick };
     let mut tally = Tally::default();
     for (kernel, outcome) in run(&plan)? {
         let failure = outcome.failure.filter(|_| outcome.tally.failed == 0).map(Tally::failure);
@@ -172,7 +177,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<(Kernel, Outcome)>> {
     let queue = Mutex::new(kernels.iter());
     let (told, outcomes) = mpsc::channel();
     thread::scope(|scope| {
-        for _ in 0..plan.jobs.max(1) {
+        for _ in 0..plan.jobs.get() {
             let (queue, told, folder, built, tasks) = (&queue, told.clone(), &folder, &built, &tasks);
             scope.spawn(move || {
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -209,7 +214,7 @@ const LIMIT: Duration = Duration::from_mins(20);
 fn kernels_of(folder: &Path, series: &[String]) -> Result<Vec<Kernel>> {
     let find = |series: &String| {
         let found = kernels::find(folder, series)?;
-        found.with_context(|| format!("Linux {series} is not there: cargo xtask vm fetch"))
+        found.with_context(|| format!("Linux {series} is not there: cargo xtask vm fetch --kernel {series}"))
     };
     series.iter().map(find).collect()
 }
@@ -265,7 +270,13 @@ fn tasks(built: &Built, tests: &Tests) -> Result<Tasks> {
             tasks.expected += count as u64;
         }
     }
-    ensure!(tasks.expected > 0, "no test has a name like {:?}", tests.chosen());
+    if tasks.expected == 0 {
+        let of = |(binary, part): (&str, &str)| format!("{binary} has no test with {part:?} in its name");
+        bail!(
+            "{}: there is nothing to run",
+            tests.chosen().into_iter().map(of).collect::<Vec<_>>().join(", ")
+        );
+    }
     Ok(tasks)
 }
 
