@@ -4,7 +4,7 @@
 const TOLD: usize = 8;
 
 /// What came out of some tests or checks, each failure and each skip by name.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
@@ -55,13 +55,14 @@ impl Tally {
         self
     }
 
-    /// Takes one line of a test binary's output into account.
-    pub(crate) fn read(&mut self, line: &str) {
+    /// Takes one line of a test binary's output into account, and says whether it is the last one.
+    pub(crate) fn read(&mut self, line: &str) -> bool {
         match Line::parse(line) {
             Line::Summary { passed, failed, skipped } => {
                 self.passed += passed;
                 self.failed += failed;
                 self.skipped += skipped;
+                return true;
             }
             Line::Failed { test } => self.failures.push(test.to_owned()),
             Line::Skipped { test, reason: "" } => self.skips.push(test.to_owned()),
@@ -73,6 +74,7 @@ impl Tally {
             Line::End => self.telling = None,
             Line::Other => self.tell(line),
         }
+        false
     }
 
     fn tell(&mut self, line: &str) {
@@ -81,6 +83,14 @@ impl Tally {
             *left -= 1;
             self.failures[*failure].extend(["\n", line]);
         }
+    }
+
+    /// A line for each name, with what it said under it.
+    pub(crate) fn list(names: &[String]) -> String {
+        names
+            .iter()
+            .flat_map(|name| ["  ".to_owned(), name.replace('\n', "\n    "), "\n".to_owned()])
+            .collect()
     }
 
     /// The closing line.
@@ -172,9 +182,14 @@ mod tests {
     #[test]
     fn sums_the_binaries_and_names_what_did_not_pass() {
         let mut tally = Tally::default();
-        TWO_BINARIES.lines().for_each(|line| tally.read(line));
+        let ends = TWO_BINARIES.lines().filter(|line| tally.read(line)).count();
+        assert_eq!(ends, 2);
         assert_eq!((tally.passed, tally.failed, tally.skipped), (3, 1, 3));
         assert_eq!(tally.failures, ["c - should panic\ntest looks like one\nno panic"]);
+        assert_eq!(
+            Tally::list(&tally.failures),
+            "  c - should panic\n    test looks like one\n    no panic\n"
+        );
         assert_eq!(tally.skips, ["a::b (needs root)", "y (needs CAP_BPF)", "z"]);
     }
 

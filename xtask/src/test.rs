@@ -35,10 +35,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
 fn report(total: &Tally) {
     for (title, names) in [("Skipped", &total.skips), ("Failed", &total.failures)] {
         if !names.is_empty() {
-            println!("\n{title}:");
-            for name in names {
-                println!("  {}", name.replace('\n', "\n    "));
-            }
+            print!("\n{title}:\n{}", Tally::list(names));
         }
     }
     println!("\n{}", total.closing_line());

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    mem,
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
@@ -26,6 +27,8 @@ const CLOSING: &str = "lb-init: tests run: ";
 pub(crate) struct Outcome {
     /// What its tests said.
     pub(crate) tally: Tally,
+    /// The same, for each test binary that ran to its end.
+    pub(crate) suites: Vec<Tally>,
     /// Lines that begin with `verified`.
     pub(crate) verified: Vec<String>,
     /// Why it is no pass, if it is none.
@@ -73,14 +76,16 @@ pub(crate) fn run(kernel: &Kernel, task: &Task<'_>) -> Result<Outcome> {
         }
     });
     let mut outcome = Outcome::default();
-    let mut closing = None;
+    let (mut suite, mut closing) = (Tally::default(), None);
     let ended = loop {
         // Also a machine that never stops talking has to end.
         let Some(left) = task.within.checked_sub(start.elapsed()) else { break false };
         match lines.recv_timeout(left) {
             Ok(line) => {
                 writeln!(log, "{line}")?;
-                outcome.tally.read(&line);
+                if suite.read(&line) {
+                    outcome.suites.push(mem::take(&mut suite));
+                }
                 if let Some(number) = line.strip_prefix(CLOSING) {
                     closing = number.parse().ok();
                 }
@@ -97,6 +102,7 @@ pub(crate) fn run(kernel: &Kernel, task: &Task<'_>) -> Result<Outcome> {
     }
     let code = child.0.wait().context("cannot wait for QEMU")?.code();
     outcome.took = start.elapsed();
+    outcome.suites.iter().cloned().chain([suite]).for_each(|suite| outcome.tally.add(suite));
     outcome.failure = if ended {
         verdict(code, closing, task.expected, &outcome.tally)
     } else {

@@ -198,11 +198,11 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<(Kernel, Outcome)>> {
         rows.push((kernel, outcome?));
     }
     rows.sort_by_key(|(kernel, _)| plan.series.iter().position(|series| *series == kernel.series));
-    print!("\n{}", table(&rows));
+    print!("\n{}", table(&tasks.names, &rows));
     for (kernel, outcome) in &rows {
         if let Some(failure) = &outcome.failure {
             println!("Linux {}: {failure}; {}", kernel.series, log(&folder, kernel, "tests").display());
-            outcome.tally.failures.iter().for_each(|test| println!("  {test}"));
+            print!("{}", Tally::list(&outcome.tally.failures));
         }
     }
     Ok(rows)
@@ -253,12 +253,14 @@ pub(crate) fn self_test(series: &str) -> Result<()> {
 struct Tasks {
     /// A binary, a tab and a filter on each line.
     lines: String,
+    /// What each line is called in the table.
+    names: Vec<String>,
     /// How many tests these are.
     expected: u64,
 }
 
 fn tasks(built: &Built, tests: &Tests) -> Result<Tasks> {
-    let mut tasks = Tasks { lines: String::new(), expected: 0 };
+    let mut tasks = Tasks { lines: String::new(), names: Vec::new(), expected: 0 };
     for (binary, filter) in tests.chosen() {
         let mut list = Command::new(built.test(binary)?);
         list.args(["--list", filter]).env("LB_BIN", &built.lb);
@@ -267,6 +269,7 @@ fn tasks(built: &Built, tests: &Tests) -> Result<Tasks> {
             String::from_utf8_lossy(&listed.stdout).lines().filter(|line| line.ends_with(": test")).count();
         if count > 0 {
             writeln!(tasks.lines, "{binary}\t{filter}")?;
+            tasks.names.push(format!("{binary} {filter}"));
             tasks.expected += count as u64;
         }
     }
@@ -395,15 +398,21 @@ fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(text.lines().filter_map(library).collect())
 }
 
-/// One row for each kernel.
-fn table(rows: &[(Kernel, Outcome)]) -> String {
-    let mut text = String::from(
-        "| Linux | package | tests | verified instructions | seconds |\n| --- | --- | --- | --- | --- |\n",
-    );
+/// One row for each kernel, one column for each of these suites.
+fn table(suites: &[String], rows: &[(Kernel, Outcome)]) -> String {
+    let row = |front: [&str; 2], middle: &[String], back: [&str; 2]| {
+        let middle = middle.iter().map(String::as_str);
+        let cells: Vec<&str> = front.into_iter().chain(middle).chain(back).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let rule = vec!["---".to_owned(); suites.len()];
+    let mut text = row(["Linux", "package"], suites, ["verified instructions", "seconds"]);
+    text += &row(["---"; 2], &rule, ["---"; 2]);
     for (kernel, outcome) in rows {
-        let tests = match &outcome.failure {
-            None => format!("{} passed", outcome.tally.passed),
-            Some(failure) => format!("FAILED: {failure}"),
+        let cell = |at: usize| match outcome.suites.get(at) {
+            Some(suite) if suite.failed + suite.skipped == 0 => format!("{} passed", suite.passed),
+            Some(suite) => suite.closing_line(),
+            None => "did not end".to_owned(),
         };
         let verified: Vec<&str> = outcome
             .verified
@@ -411,15 +420,9 @@ fn table(rows: &[(Kernel, Outcome)]) -> String {
             .filter_map(|line| line.split_once(": "))
             .map(|(_, counts)| counts)
             .collect();
-        // A text takes whatever is written into it.
-        _ = writeln!(
-            text,
-            "| {} | {} | {tests} | {} | {} |",
-            kernel.series,
-            kernel.version,
-            verified.join("; "),
-            outcome.took.as_secs()
-        );
+        let cells: Vec<String> = (0..suites.len()).map(cell).collect();
+        let (verified, seconds) = (verified.join("; "), outcome.took.as_secs().to_string());
+        text += &row([&kernel.series, &kernel.version], &cells, [&verified, &seconds]);
     }
     text
 }
