@@ -15,7 +15,18 @@ pub(crate) fn build() -> Result<()> {
     cargo::run(&["build", "--release", "--package", "lb-userspace"])
 }
 
-const QUIET_BUILD: &[&str] = &["--quiet", "build", "--package", "lb-userspace", "--package", "lb-tests"];
+const QUIET_BUILD: &[&str] = &[
+    "--quiet",
+    "build",
+    "--package",
+    "lb-userspace",
+    "--package",
+    "lb-tests",
+    "--bin",
+    "lb",
+    "--bin",
+    "lb-lab",
+];
 const BUILD: &[&str] = QUIET_BUILD.split_at(1).1;
 
 /// Becomes `lb-lab`: its exit status and the signals sent to it need no passing on. Returns only on failure.

@@ -206,7 +206,7 @@ fn build_linker() -> Result<()> {
     }
     let Some((llvm, prefix)) = buildable_linker() else { return Ok(()) };
     println!(
-        "Building bpf-linker {} for LLVM {llvm}, once, under target/tools (about a minute)",
+        "Building bpf-linker {} for LLVM {llvm}, once, under target/tools (less than a minute)",
         linker::VERSION
     );
     linker::install(cargo::root(), llvm, &prefix).context("the eBPF programs need bpf-linker")
