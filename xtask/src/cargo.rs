@@ -6,9 +6,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use anyhow::{Context, Result, ensure};
+use lb_ebpf_build::Recipe;
 
 /// The workspace's directory.
 pub(crate) fn root() -> &'static Path {
@@ -46,6 +48,15 @@ pub(crate) fn command<S: AsRef<str>>(args: &[S]) -> Result<Command> {
     }
     cargo.args(args.iter().map(AsRef::as_ref)).current_dir(root()).env("CARGO_TARGET_DIR", target);
     Ok(cargo)
+}
+
+/// Does `work`, which builds the load balancer, while the eBPF programs that it embeds are compiled beside it: the build script that
+/// embeds them begins late, and everything would wait for it. What goes wrong here goes wrong there too, and is told there.
+pub(crate) fn beside_programs<T>(work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        scope.spawn(|| Recipe::find(root()).map(|recipe| recipe.build(root(), &[]).is_ok()));
+        work()
+    })
 }
 
 /// Makes cargo keep, or not, what spares the next build of a crate: it takes a third of the time of the first one.

@@ -12,7 +12,7 @@ use crate::{
 /// Builds the load balancer, optimised.
 pub(crate) fn build() -> Result<()> {
     setup::ensure(Purpose::Run)?;
-    cargo::run(&["build", "--release", "--package", "lb-userspace"])
+    cargo::beside_programs(|| cargo::run(&["build", "--release", "--package", "lb-userspace"]))
 }
 
 const QUIET_BUILD: &[&str] = &[
@@ -37,7 +37,7 @@ pub(crate) fn exec(args: Vec<OsString>) -> Result<()> {
     // What begins a session may take minutes to build and shows its progress; what happens within one has been built.
     let begins = args.first().is_some_and(|verb| verb == "demo" || verb == "up");
     let build = if begins { BUILD } else { QUIET_BUILD };
-    cargo::run(build)?;
+    cargo::beside_programs(|| cargo::run(build))?;
     become_program(
         Command::new(cargo::binary("debug", "lb-lab")?)
             .args(args)

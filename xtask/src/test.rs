@@ -21,10 +21,13 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     setup::ensure(Purpose::Test)?;
     let selection = Selection::of(filter, steps()?);
     let mut total = Tally::default();
-    for step in &selection.steps {
-        println!("== {}", step.name);
-        total.add(step.run(selection.test_name.as_deref())?.named(&step.name));
-    }
+    cargo::beside_programs(|| {
+        selection.steps.iter().try_for_each(|step| {
+            println!("== {}", step.name);
+            total.add(step.run(selection.test_name.as_deref())?.named(&step.name));
+            anyhow::Ok(())
+        })
+    })?;
     if total.total() == 0 {
         bail!("no test matches `{}`", filter.unwrap_or_default());
     }
