@@ -82,7 +82,7 @@ enum Command {
         /// How many machines at once
         #[arg(long, default_value = "1")]
         jobs: NonZeroUsize,
-        /// A part of the names of tests; without, the packet fixtures, and what other kernels have: tunnel devices, bonds, VLANs, IPVS
+        /// A part of the names of tests; without, the packet fixtures, delivery in every mode, the kernel's own devices, and IPVS
         #[arg(last = true)]
         filter: Option<String>,
     },
