@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, block_in_place};
@@ -48,7 +49,8 @@ const ROUNDS: u32 = 12;
 
 /// How often remembered flows are looked at while slots move.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
-/// Looking at them takes one part of so many of the time at most, however many they are.
+/// Looking at them takes one part of so many of a processor's time at most, however many they are. While it waits, for packets or for
+/// a processor that others keep busy, it takes none: else slots would settle the later, the busier the host is.
 const SWEEP_PARTS: u32 = 100;
 
 /// How often samples of packets over limits are fetched: there is room for what 60 CPUs tell meanwhile in a flood.
@@ -394,9 +396,12 @@ impl<D: Datapath + 'static> Controller<D> {
                     tell_passing(block_in_place(|| self.core.follow_time()).map_err(Into::into))?;
                 }
                 _ = sweeps.tick(), if self.core.needs_sweeping() => {
-                    let begun = Instant::now();
-                    tell_passing(block_in_place(|| self.core.sweep()).map_err(Into::into))?;
-                    sweeps.reset_after(SWEEP_INTERVAL.max(begun.elapsed() * SWEEP_PARTS));
+                    let (swept, computed) = block_in_place(|| {
+                        let begun = thread_time();
+                        (self.core.sweep(), thread_time().saturating_sub(begun))
+                    });
+                    tell_passing(swept.map_err(Into::into))?;
+                    sweeps.reset_after(SWEEP_INTERVAL.max(computed * SWEEP_PARTS));
                 }
                 _ = samples.tick(), if self.core.has_limiters() => {
                     tell_passing(self.core.take_over_samples().map_err(|error| ReconcileError::from(error).into()))?;
@@ -460,4 +465,10 @@ impl<D: Datapath + 'static> Controller<D> {
         }
         Ok(())
     }
+}
+
+/// For how long a processor has worked for this thread.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
