@@ -65,8 +65,8 @@ const INCREMENTAL: &str = "CARGO_INCREMENTAL";
 /// Whether cargo has built the load balancer here by itself, as for those who change it. Others try it, or test it in a fresh clone:
 /// they build it once. Changing from one to the other builds it again, so nothing that xtask runs may decide differently.
 fn is_worked_on(target: &Path) -> bool {
-    let entries = fs::read_dir(target.join("debug/incremental")).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("lb_userspace-"))
+    let mut entries = fs::read_dir(target.join("debug/incremental")).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_string_lossy().starts_with("lb_userspace-"))
 }
 
 /// Runs cargo and fails if it does.

@@ -81,7 +81,12 @@ fn fetch_one(apt: &Apt, folder: &Path, series: &str) -> Result<()> {
     let found = apt.ask("apt-cache", &["search", "--names-only", &pattern])?;
     let names = found.lines().filter_map(|line| line.split(' ').next());
     let newest = names.filter(|name| !name.contains("unsigned")).max_by_key(|name| numbers(name));
-    let newest = newest.with_context(|| format!("Debian has no kernel {series} for the cloud any more"))?;
+    let newest = newest.with_context(|| {
+        format!(
+            "Debian has no kernel {series} for the cloud, or none any more; without --kernel those of {} are fetched",
+            super::SERIES.join(", ")
+        )
+    })?;
     let release = newest.trim_start_matches("linux-image-");
     println!("Fetching Linux {release}");
     // Beside the one that is there, which stays if this fails.
